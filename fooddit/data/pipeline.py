@@ -1,0 +1,171 @@
+"""The input pipeline: from a dataset of records to batches, the same ones on any number of hosts, from any position."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import grain
+import numpy as np
+
+from fooddit.data.buckets import PLAN_VERSION, Bucket, Plan, bucket_table, table_hash
+from fooddit.data.captions import choose_caption
+from fooddit.data.images import decode_image, fit_image
+from fooddit.data.records import Dataset, Record, RecordError, open_dataset
+
+__all__ = ["Batches", "DataConfig", "Dataset", "open_dataset"]
+
+Tokenize = Callable[[str], tuple[np.ndarray, np.ndarray]]
+
+# The second word of the Philox key: draws of examples never meet those of the plan, whose tags are hashes.
+_EXAMPLE_TAG = 1
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What a training run reads, and how.
+
+    source: a folder that `fooddit prepare` wrote. batch_size: global, over all hosts. image_size: the side of the square
+    that sets the token count; grid: the side of one token in pixels; max_aspect: 1 for squares only, else buckets of
+    other aspects with the same token count. flip: mirror half of the pictures; off, since captions may say left and
+    right. short, dense, dropped: odds of the caption styles and of none. text_length: tokens of a caption. threads:
+    decoding threads. prefetch: batches kept ready.
+    """
+
+    source: str
+    batch_size: int
+    image_size: int = 64
+    grid: int = 8
+    max_aspect: float = 1.0
+    flip: bool = False
+    short: float = 0.3
+    dense: float = 0.6
+    dropped: float = 0.1
+    text_length: int = 48
+    threads: int = 2
+    prefetch: int = 4
+
+    def __post_init__(self):
+        odds = (self.short, self.dense, self.dropped)
+        if min(odds) < 0 or abs(sum(odds) - 1) > 1e-6:
+            raise ValueError(f"data.short, data.dense, data.dropped are {odds}: expected odds that sum to 1")
+        for name in ("batch_size", "text_length", "threads", "prefetch"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"data.{name} is {getattr(self, name)}: expected at least 1")
+        bucket_table(self.image_size, self.grid, self.max_aspect)
+
+
+class Batches(Iterator[dict[str, np.ndarray]]):
+    """Endless batches of one shard; the global order depends on the dataset, the config and the seed, and on no host.
+
+    Each `next` gives {"image": uint8 (b, h, w, 3), "text": int32 (b, T), "text_mask": bool (b, T), "index": int32 (b,)
+    number of the example in the run modulo 2**31, "record": int64 (b,) its record}, b = batch_size / shard_count; shard
+    i holds the i-th contiguous slice of the global batch, as an array sharded over its first axis does. All examples of
+    a global batch have one bucket's shape. Crop, flip and caption are drawn by Philox keyed by (seed, example number).
+
+    The whole state is `position`, the number of global batches drawn: `start=position` goes on, with any shard_count.
+    `fingerprint` says what that number is a position in; a checkpoint keeps both. `close` ends the threads.
+
+    A grain MapDataset over positions, one element a batch, read ahead by threads (decoding releases the GIL; worker
+    processes were measured slower and tie the state to their number). It is not behind grain's ElasticIterator, which
+    gives shard i every n-th example and batches after sharding: here a batch is made at once, so that records are
+    asked for together and a shard is a contiguous slice. The state is the same single integer.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        config: DataConfig,
+        *,
+        seed: int,
+        tokenize: Tokenize,
+        start: int = 0,
+        shard_index: int = 0,
+        shard_count: int = 1,
+    ):
+        if not len(dataset):
+            raise RecordError(f"{dataset.folder}: split {dataset.split!r} has no records")
+        if config.batch_size % shard_count or not 0 <= shard_index < shard_count:
+            raise ValueError(
+                f"shard {shard_index} of {shard_count} of a batch of {config.batch_size}: not a whole share"
+            )
+        self.position = start
+        table = bucket_table(config.image_size, config.grid, config.max_aspect)
+        self.plan = Plan(dataset.sizes, table, config.batch_size, seed)
+        self.fingerprint: dict[str, Any] = {
+            "dataset": dataset.fingerprint,
+            "split": dataset.split,
+            "plan": PLAN_VERSION,
+            "seed": seed,
+            "batch_size": config.batch_size,
+            "buckets": table_hash(table),
+        }
+        share = config.batch_size // shard_count
+        rows = slice(shard_index * share, (shard_index + 1) * share)
+        make = _MakeBatch(dataset, self.plan, config, tokenize, rows)
+        options = grain.ReadOptions(
+            num_threads=config.threads, prefetch_buffer_size=max(config.prefetch, config.threads)
+        )
+        self._batches = iter(grain.MapDataset.range(start, 1 << 60).map(make).to_iter_dataset(read_options=options))
+
+    def __next__(self) -> dict[str, np.ndarray]:
+        batch = next(self._batches)
+        self.position += 1
+        return batch
+
+    def close(self) -> None:
+        self._batches.close()
+
+
+class _MakeBatch:
+    """Position to one shard's batch: a pure function, called from several threads."""
+
+    def __init__(self, dataset: Dataset, plan: Plan, config: DataConfig, tokenize: Tokenize, rows: slice):
+        self._dataset, self._plan, self._config, self._rows = dataset, plan, config, rows
+        # A caption of a scene or a class name comes back often; the arrays are only ever copied from.
+        self._tokenize = functools.lru_cache(maxsize=1 << 17)(functools.partial(_tokens, tokenize, config.text_length))
+
+    def __call__(self, position: int) -> dict[str, np.ndarray]:
+        bucket, records = self._plan.batch(position)
+        records = records[self._rows]
+        first = position * self._config.batch_size + self._rows.start
+        draws = example_draws(self._plan.seed, first, len(records))
+        found = self._dataset.read(records)
+        text, mask = zip(*map(self._text, found, draws), strict=True)
+        return {
+            "image": np.stack([self._image(*pair, bucket) for pair in zip(found, draws, strict=True)]),
+            "text": np.stack(text),
+            "text_mask": np.stack(mask),
+            "index": ((first + np.arange(len(records))) % 2**31).astype(np.int32),
+            "record": records,
+        }
+
+    def _text(self, record: Record, draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        odds = {"short": self._config.short, "dropped": self._config.dropped}
+        return self._tokenize(choose_caption(record.captions, (draws[0], draws[1]), **odds))
+
+    def _image(self, record: Record, draws: np.ndarray, bucket: Bucket) -> np.ndarray:
+        try:
+            image = decode_image(record.image, min_height=bucket.height, min_width=bucket.width)
+        except ValueError as error:
+            raise RecordError(f"{self._dataset.folder}: record {record.id!r} cannot be decoded: {error}") from error
+        image = fit_image(image, bucket.height, bucket.width, crop=draws[2])
+        return image[:, ::-1] if self._config.flip and draws[3] < 0.5 else image
+
+
+def example_draws(seed: int, first: int, count: int) -> np.ndarray:
+    """Four uniform numbers in [0, 1) for each of `count` examples from number `first` on: float64 (count, 4).
+
+    Philox gives four words a counter value, and the counter is the example's number: no example depends on another.
+    """
+    philox = np.random.Philox(key=[seed, _EXAMPLE_TAG], counter=[first, 0, 0, 0])
+    return np.random.Generator(philox).random((count, 4))
+
+
+def _tokens(tokenize: Tokenize, length: int, text: str) -> tuple[np.ndarray, np.ndarray]:
+    ids, mask = tokenize(text)
+    if ids.shape != (length,) or mask.shape != (length,):
+        raise ValueError(f"tokenize gave ids of shape {ids.shape}, expected ({length},), which is data.text_length")
+    return ids, mask

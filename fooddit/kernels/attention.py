@@ -1,0 +1,94 @@
+"""Attention with per-head QK-norm: the plain reference that every fused kernel must equal.
+
+Public arrays are (batch, tokens, heads * head_dim): a head is a block of lanes, and projections are 2-D weights. A mask
+is True where a key may be attended to; a masked key has no influence, and a query without any key gets exactly 0.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from fooddit.kernels.rope import axial_angles, rotate
+
+# Added to the mean square under QK-norm's root.
+EPSILON = 1e-6
+
+
+def self_attention(
+    q: Float[Array, "batch tokens width"],
+    k: Float[Array, "batch tokens width"],
+    v: Float[Array, "batch tokens width"],
+    *,
+    num_heads: int,
+    q_scale: Float[Array, "head_dim"],
+    k_scale: Float[Array, "head_dim"],
+    positions: Float[Array, "*positions_batch tokens 2"],
+    kv_mask: Bool[Array, "batch tokens"] | None = None,
+    softmax_scale: float | None = None,
+) -> Float[Array, "batch tokens width"]:
+    """Multi-head self-attention with RMS QK-norm and axial 2-D RoPE.
+
+    q_scale and k_scale are the gains of the per-head RMS norms. positions are (row, column) of each token in patch
+    units, (tokens, 2) for the whole batch or (batch, tokens, 2). softmax_scale is head_dim ** -0.5 if None. The result
+    has q's dtype; norms, logits and softmax are float32. QK-norm: Henry et al. 2020, arXiv:2010.04245.
+    """
+    head_dim = _head_dim(q, num_heads, q_scale, k_scale)
+    angles = axial_angles(positions, head_dim)
+    # The softmax scale rides on q's gain, so that it costs nothing on the (tokens, tokens) logits.
+    query = rotate(_normalize(_heads(q, num_heads), q_scale * _softmax_scale(softmax_scale, head_dim)), angles)
+    key = rotate(_normalize(_heads(k, num_heads), k_scale), angles)
+    return _attend(query.astype(q.dtype), key.astype(k.dtype), _heads(v, num_heads), kv_mask)
+
+
+def cross_attention(
+    q: Float[Array, "batch tokens width"],
+    k: Float[Array, "batch keys width"],
+    v: Float[Array, "batch keys width"],
+    *,
+    num_heads: int,
+    q_scale: Float[Array, "head_dim"],
+    k_scale: Float[Array, "head_dim"],
+    kv_mask: Bool[Array, "batch keys"] | None = None,
+    softmax_scale: float | None = None,
+) -> Float[Array, "batch tokens width"]:
+    """Multi-head cross-attention with RMS QK-norm and no positions; arguments as in `self_attention`."""
+    head_dim = _head_dim(q, num_heads, q_scale, k_scale)
+    query = _normalize(_heads(q, num_heads), q_scale * _softmax_scale(softmax_scale, head_dim))
+    key = _normalize(_heads(k, num_heads), k_scale)
+    return _attend(query.astype(q.dtype), key.astype(k.dtype), _heads(v, num_heads), kv_mask)
+
+
+def _head_dim(q: Array, num_heads: int, q_scale: Array, k_scale: Array) -> int:
+    head_dim, rest = divmod(q.shape[-1], num_heads)
+    if rest:
+        raise ValueError(f"width {q.shape[-1]} of q is not a multiple of num_heads={num_heads}; change one of them")
+    for name, gain in (("q_scale", q_scale), ("k_scale", k_scale)):
+        if gain.shape != (head_dim,):
+            raise ValueError(f"{name} has shape {gain.shape}, expected one gain per channel of a head: ({head_dim},)")
+    return head_dim
+
+
+def _softmax_scale(scale: float | None, head_dim: int) -> float:
+    return head_dim**-0.5 if scale is None else scale
+
+
+def _heads(x: Array, num_heads: int) -> Array:
+    return x.reshape(*x.shape[:-1], num_heads, x.shape[-1] // num_heads)
+
+
+def _normalize(x: Array, gain: Array) -> Array:
+    x = x.astype(jnp.float32)
+    return x * jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + EPSILON) * gain
+
+
+def _attend(query: Array, key: Array, value: Array, kv_mask: Array | None) -> Array:
+    """Softmax attention of (batch, tokens, heads, head_dim) arrays; the query is scaled, heads come back merged."""
+    logits = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=jnp.float32)
+    if kv_mask is not None:
+        # A finite fill: with -inf a row without keys would be NaN in the softmax and in its gradient.
+        logits = jnp.where(kv_mask[:, None, None, :], logits, jnp.finfo(logits.dtype).min)
+    weights = jax.nn.softmax(logits, axis=-1).astype(value.dtype)
+    out = jnp.einsum("bhqk,bkhd->bqhd", weights, value, preferred_element_type=jnp.float32)
+    if kv_mask is not None:
+        out = jnp.where(jnp.any(kv_mask, axis=-1)[:, None, None, None], out, 0.0)
+    return out.astype(query.dtype).reshape(*out.shape[:2], -1)

@@ -1,0 +1,87 @@
+"""Picture spaces: pixels as they are, or the latents of a tiny autoencoder of ours that ships with the package."""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from fooddit.models.convolution import Conv, ResidualBlock, depth_to_space, space_to_depth
+
+
+@dataclass(frozen=True)
+class TinyAutoencoderConfig:
+    """Attributes:
+    channels: latent channels at one eighth of the resolution.
+    width: convolution channels at one eighth; the stages at one quarter have two thirds of it.
+    """
+
+    channels: int = 8
+    width: int = 96
+
+
+class TinyAutoencoder(nnx.Module):
+    """A small f8 autoencoder: few convolutions, most of them in the decoder, since training only encodes.
+
+    The latents are standardised by `statistics` (mean and deviation a channel, measured after training), so that a
+    diffusion model sees unit variance.
+    """
+
+    factor = 8
+
+    def __init__(self, config: TinyAutoencoderConfig, *, rngs: nnx.Rngs):
+        width, inner = config.width, config.width * 2 // 3
+        self.stem = Conv(48, inner, 3, rngs=rngs)
+        self.down = Conv(4 * inner, width, 1, rngs=rngs)
+        self.encode_block = ResidualBlock(width, rngs=rngs)
+        self.to_latent = Conv(width, config.channels, 1, rngs=rngs)
+        self.from_latent = Conv(config.channels, width, 3, rngs=rngs)
+        self.decode_block_1 = ResidualBlock(width, rngs=rngs)
+        self.decode_block_2 = ResidualBlock(width, rngs=rngs)
+        self.up = Conv(width, 4 * inner, 1, rngs=rngs)
+        self.decode_block_3 = ResidualBlock(inner, rngs=rngs)
+        self.decode_block_4 = ResidualBlock(inner, rngs=rngs)
+        self.to_pixels = Conv(inner, 48, 3, rngs=rngs)
+
+    def encode(self, image: Float[Array, "batch height width 3"]) -> Float[Array, "batch h w channels"]:
+        """Pixels in [-1, 1], sides multiples of 8, to latents at an eighth of the size."""
+        x = jax.nn.silu(self.stem(space_to_depth(image, 4)))
+        x = self.encode_block(self.down(space_to_depth(x, 2)))
+        return self.to_latent(x)
+
+    def decode(self, latent: Float[Array, "batch h w channels"]) -> Float[Array, "batch height width 3"]:
+        """Latents to pixels, about [-1, 1] (not clipped)."""
+        x = self.decode_block_2(self.decode_block_1(self.from_latent(latent)))
+        x = depth_to_space(self.up(x), 2)
+        x = self.decode_block_4(self.decode_block_3(x))
+        return depth_to_space(self.to_pixels(x), 4)
+
+
+def pixels_from_bytes(image: jax.Array) -> Float[Array, "batch height width 3"]:
+    """uint8 in [0, 255] to float32 in [-1, 1]."""
+    return image.astype(jnp.float32) / 127.5 - 1
+
+
+def bytes_from_pixels(pixels: jax.Array) -> jax.Array:
+    """Float in [-1, 1] (clipped) to uint8 in [0, 255]."""
+    return jnp.round((jnp.clip(pixels, -1, 1) + 1) * 127.5).astype(jnp.uint8)
+
+
+def patchify(grid: Float[Array, "batch h w channels"], patch: int) -> Float[Array, "batch tokens features"]:
+    """A grid as a row-major sequence of patch x patch squares."""
+    squares = space_to_depth(grid, patch)
+    return squares.reshape(squares.shape[0], -1, squares.shape[-1])
+
+
+def unpatchify(tokens: Float[Array, "batch tokens features"], shape: tuple[int, int], patch: int) -> jax.Array:
+    """The inverse of `patchify` for a grid of `shape` (rows, columns of patches); padding tokens are dropped."""
+    rows, columns = shape
+    squares = tokens[:, : rows * columns].reshape(tokens.shape[0], rows, columns, -1)
+    return depth_to_space(squares, patch)
+
+
+def patch_positions(shape: tuple[int, int]) -> Float[Array, "tokens 2"]:
+    """(row, column) of each patch, from the top-left, as floats."""
+    rows, columns = jnp.meshgrid(jnp.arange(shape[0]), jnp.arange(shape[1]), indexing="ij")
+    return jnp.stack([rows.ravel(), columns.ravel()], axis=-1).astype(jnp.float32)

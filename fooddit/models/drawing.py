@@ -1,0 +1,84 @@
+"""Captions in, pictures out: the sampler, compiled once for a batch size and a picture size."""
+
+import functools
+from collections.abc import Sequence
+from typing import Protocol
+
+import jax
+import numpy as np
+
+from fooddit.data.tokenizer import Tokenizer
+from fooddit.diffusion import ObjectiveConfig, example_keys
+from fooddit.models.autoencoder import patch_positions
+from fooddit.models.dit import DiTConfig
+from fooddit.models.module import define
+from fooddit.models.picture_space import PictureSpace
+from fooddit.models.text import TextConfig
+from fooddit.models.text_to_image import SamplingConfig, TextToImage, draw
+
+
+class ModelConfig(Protocol):
+    """The part of a text-to-image experiment that drawing needs."""
+
+    model: DiTConfig
+    text: TextConfig
+    objective: ObjectiveConfig
+    sampling: SamplingConfig
+
+
+class Artist:
+    """Draws pictures for captions with given parameters.
+
+    A picture depends on its caption, its seed, the parameters and the sampling settings, and on nothing else: noise is
+    keyed by the seed, and every call runs the same program on a batch of the same size, filled up where it must be.
+    """
+
+    def __init__(self, config: ModelConfig, space: PictureSpace, tokenizer: Tokenizer, size: tuple[int, int]):
+        """`size`: height and width of the pictures in pixels, multiples of `space.grid`."""
+        self.config, self.space, self.tokenizer, self.size = config, space, tokenizer, size
+        self.shape = space.shape(*size)
+        self.positions = patch_positions(self.shape)
+        self._definition = define(
+            lambda rngs: TextToImage(config.model, config.text, token_features=space.features, rngs=rngs)
+        )
+        self._run = jax.jit(self._draw, static_argnames="sampling")
+
+    def draw(
+        self,
+        params,
+        frozen,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        *,
+        batch_size: int,
+        sampling: SamplingConfig | None = None,
+        progress=lambda done: None,
+    ) -> np.ndarray:
+        """uint8 pictures (prompts, height, width, 3), one a prompt, from the noise of the seed beside it."""
+        if len(prompts) != len(seeds):
+            raise ValueError(f"{len(prompts)} prompts and {len(seeds)} seeds: expected one seed a prompt")
+        encoded = [self.tokenizer.encode(prompt, self.config.text.length) for prompt in prompts]
+        missing = -len(prompts) % batch_size
+        ids = np.stack([ids for ids, _ in encoded] + [encoded[0][0]] * missing)
+        mask = np.stack([mask for _, mask in encoded] + [encoded[0][1]] * missing)
+        numbers = np.array([*seeds, *[0] * missing], np.uint32)
+        run = functools.partial(self._run, sampling=sampling or self.config.sampling)
+        images = []
+        for start in range(0, len(ids), batch_size):
+            rows = slice(start, start + batch_size)
+            images.append(np.asarray(run(params, frozen, ids[rows], mask[rows], numbers[rows])))
+            progress(min(start + batch_size, len(prompts)))
+        return np.concatenate(images)[: len(prompts)]
+
+    def _draw(self, params, frozen, ids, mask, seeds, *, sampling: SamplingConfig):
+        model = self._definition.bind(params)
+        tokens = draw(
+            model,
+            model.encode_text(ids, mask),
+            example_keys(jax.random.key(0), seeds),
+            positions=self.positions,
+            features=self.space.features,
+            objective=self.config.objective,
+            sampling=sampling,
+        )
+        return self.space.decode(frozen, tokens, self.shape)

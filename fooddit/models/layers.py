@@ -1,0 +1,112 @@
+"""The few layers that every network here is made of: 2-D weights, float32 norms, no biases unless asked for."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from fooddit.kernels import cross_attention, self_attention
+
+
+class Linear(nnx.Module):
+    """y = x W (+ b), W of shape (in_features, out_features).
+
+    `scale` is the standard deviation of a unit-variance input's output; 0 starts at zero. Variance 1 / fan_in at every
+    width is what muP asks of input and hidden weights (Yang et al. 2021, arXiv 2203.03466, table 8).
+    """
+
+    def __init__(self, in_features: int, out_features: int, *, axes, rngs: nnx.Rngs, scale=1.0, bias=False):
+        self.kernel = nnx.Param(
+            jax.random.normal(rngs.params(), (in_features, out_features)) * (scale * in_features**-0.5), axes=axes
+        )
+        self.bias = nnx.Param(jnp.zeros((out_features,)), axes=axes[1:]) if bias else None
+
+    def __call__(self, x: Float[Array, "... inner"]) -> Float[Array, "... outer"]:
+        y = x @ self.kernel[...].astype(x.dtype)
+        return y if self.bias is None else y + self.bias[...].astype(x.dtype)
+
+
+class RMSNorm(nnx.Module):
+    """Root-mean-square norm with a gain, computed in float32 (Zhang & Sennrich 2019, arXiv 1910.07467)."""
+
+    def __init__(self, features: int, *, axis: str = "embed"):
+        self.gain = nnx.Param(jnp.ones((features,)), axes=(axis,))
+
+    def __call__(self, x: Float[Array, "... features"]) -> Float[Array, "... features"]:
+        return rms_normalise(x) * self.gain[...].astype(x.dtype)
+
+
+def rms_normalise(x: Float[Array, "... features"], epsilon: float = 1e-6) -> Float[Array, "... features"]:
+    """x / rms(x) along the last axis, in float32, back in x's dtype."""
+    y = x.astype(jnp.float32)
+    return (y * jax.lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + epsilon)).astype(x.dtype)
+
+
+class SwiGLU(nnx.Module):
+    """down(silu(gate(x)) * up(x)) (Shazeer 2020, arXiv 2002.05202); `down` starts at zero."""
+
+    def __init__(self, width: int, *, rngs: nnx.Rngs):
+        inner = swiglu_width(width)
+        self.gate = Linear(width, inner, axes=("embed", "mlp"), rngs=rngs)
+        self.up = Linear(width, inner, axes=("embed", "mlp"), rngs=rngs)
+        self.down = Linear(inner, width, axes=("mlp", "embed"), rngs=rngs, scale=0.0)
+
+    def __call__(self, x: Float[Array, "... width"]) -> Float[Array, "... width"]:
+        return self.down(jax.nn.silu(self.gate(x)) * self.up(x))
+
+
+def swiglu_width(width: int) -> int:
+    """8/3 of the model's width, rounded up to full TPU lanes (128), or to 16 in models too narrow for a TPU."""
+    multiple = 128 if width >= 384 else 16
+    return -(-8 * width // (3 * multiple)) * multiple
+
+
+class SelfAttention(nnx.Module):
+    """Multi-head self-attention with QK-norm and axial 2-D RoPE; the output projection starts at zero."""
+
+    def __init__(self, width: int, head_dim: int, *, rngs: nnx.Rngs):
+        self.num_heads = width // head_dim
+        self.query = Linear(width, width, axes=("embed", "heads"), rngs=rngs)
+        self.key = Linear(width, width, axes=("embed", "heads"), rngs=rngs)
+        self.value = Linear(width, width, axes=("embed", "heads"), rngs=rngs)
+        self.out = Linear(width, width, axes=("heads", "embed"), rngs=rngs, scale=0.0)
+        self.query_norm = nnx.Param(jnp.ones((head_dim,)), axes=("head_dim",))
+        self.key_norm = nnx.Param(jnp.ones((head_dim,)), axes=("head_dim",))
+
+    def __call__(self, x: Float[Array, "batch tokens width"], *, positions, mask=None):
+        attended = self_attention(
+            self.query(x),
+            self.key(x),
+            self.value(x),
+            num_heads=self.num_heads,
+            q_scale=self.query_norm[...],
+            k_scale=self.key_norm[...],
+            positions=positions,
+            kv_mask=mask,
+        )
+        return self.out(attended)
+
+
+class CrossAttention(nnx.Module):
+    """Queries from x, keys and values from a context; an empty (fully masked) context adds exactly nothing."""
+
+    def __init__(self, width: int, context_width: int, head_dim: int, *, rngs: nnx.Rngs):
+        self.num_heads = width // head_dim
+        self.query = Linear(width, width, axes=("embed", "heads"), rngs=rngs)
+        self.key = Linear(context_width, width, axes=("embed", "heads"), rngs=rngs)
+        self.value = Linear(context_width, width, axes=("embed", "heads"), rngs=rngs)
+        self.out = Linear(width, width, axes=("heads", "embed"), rngs=rngs, scale=0.0)
+        self.query_norm = nnx.Param(jnp.ones((head_dim,)), axes=("head_dim",))
+        self.key_norm = nnx.Param(jnp.ones((head_dim,)), axes=("head_dim",))
+
+    def __call__(self, x: Float[Array, "batch tokens width"], context, mask) -> Float[Array, "batch tokens width"]:
+        attended = cross_attention(
+            self.query(x),
+            self.key(context),
+            self.value(context),
+            num_heads=self.num_heads,
+            q_scale=self.query_norm[...],
+            k_scale=self.key_norm[...],
+            kv_mask=mask,
+        )
+        return self.out(attended)

@@ -1,0 +1,83 @@
+"""The text side: a protocol that every text tower meets, and a small transformer trained with the model."""
+
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int
+
+from fooddit.models.layers import RMSNorm, SelfAttention, SwiGLU
+from fooddit.models.module import stack
+
+
+class TextFeatures(NamedTuple):
+    """What a text tower gives: one vector a token, which of them are text, and one vector a caption."""
+
+    tokens: Float[Array, "batch length width"]
+    mask: Bool[Array, "batch length"]
+    pooled: Float[Array, "batch width"]
+
+
+class TextEncoder(Protocol):
+    """Token ids to features; a caption of no tokens (mask all False) gives a pooled vector of exactly zero."""
+
+    def __call__(self, ids: Int[Array, "batch length"], mask: Bool[Array, "batch length"]) -> TextFeatures: ...
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """A small transformer over the byte-level BPE of the dataset's own captions."""
+
+    width: int = 128
+    depth: int = 2
+    head_dim: int = 32
+    vocabulary: int = 1024
+    length: int = 48
+
+    def __post_init__(self):
+        if self.width % self.head_dim or self.head_dim % 4:
+            raise ValueError(
+                f"text: head_dim must be a multiple of 4 that divides the width, found {self.head_dim} and {self.width}"
+            )
+
+
+class TextTransformer(nnx.Module):
+    """Embedding, pre-norm blocks (bidirectional attention, SwiGLU), final norm; pooled by the mean over tokens."""
+
+    def __init__(self, config: TextConfig, *, rngs: nnx.Rngs):
+        table = jax.random.normal(rngs.params(), (config.vocabulary, config.width))
+        self.embedding = nnx.Param(table, axes=("vocab", "embed"))
+        self.blocks = stack(lambda r: TextBlock(config, rngs=r), config.depth, rngs)
+        self.norm = RMSNorm(config.width)
+
+    def __call__(self, ids: Int[Array, "batch length"], mask: Bool[Array, "batch length"]) -> TextFeatures:
+        x = self.embedding[...][ids]
+        # The rotary embedding is two-dimensional: a text runs along its diagonal.
+        positions = jnp.repeat(jnp.arange(ids.shape[1], dtype=jnp.float32)[:, None], 2, axis=1)
+        graph, parameters = nnx.split(self.blocks)
+        x, _ = jax.lax.scan(
+            lambda x, p: (nnx.merge(graph, p)(x, positions=positions, mask=mask), None),
+            x,
+            parameters,
+            unroll=True,
+        )
+        x = self.norm(x)
+        weight = mask.astype(x.dtype)[..., None]
+        pooled = (x * weight).sum(axis=1) / jnp.maximum(weight.sum(axis=1), 1)
+        return TextFeatures(x, mask, pooled)
+
+
+class TextBlock(nnx.Module):
+    """One pre-norm transformer block."""
+
+    def __init__(self, config: TextConfig, *, rngs: nnx.Rngs):
+        self.attention_norm = RMSNorm(config.width)
+        self.attention = SelfAttention(config.width, config.head_dim, rngs=rngs)
+        self.mlp_norm = RMSNorm(config.width)
+        self.mlp = SwiGLU(config.width, rngs=rngs)
+
+    def __call__(self, x, *, positions, mask):
+        x = x + self.attention(self.attention_norm(x), positions=positions, mask=mask)
+        return x + self.mlp(self.mlp_norm(x))

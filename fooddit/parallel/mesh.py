@@ -1,0 +1,39 @@
+"""The device mesh: the one place where axis names, order and types are said."""
+
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh
+
+AXES = ("data", "fsdp", "tensor")
+
+
+@dataclass(frozen=True)
+class MeshConfig:
+    """Devices along each axis; -1 (allowed once) takes all that the others leave."""
+
+    data: int = -1
+    fsdp: int = 1
+    tensor: int = 1
+
+
+def make_mesh(config: MeshConfig = MeshConfig(), devices=None) -> Mesh:
+    """A (data, fsdp, tensor) mesh over `devices` (default: all of them), all axes Auto.
+
+    Raises:
+      ValueError: the axis sizes do not multiply to the number of devices.
+    """
+    devices = jax.devices() if devices is None else devices
+    sizes = [config.data, config.fsdp, config.tensor]
+    known = int(np.prod([size for size in sizes if size != -1]))
+    if sizes.count(-1) > 1 or known < 1 or any(size < 1 and size != -1 for size in sizes):
+        raise ValueError(f"config.mesh: expected positive sizes and at most one -1, found {dict(zip(AXES, sizes))}")
+    sizes = [len(devices) // known if size == -1 else size for size in sizes]
+    if int(np.prod(sizes)) != len(devices):
+        raise ValueError(
+            f"config.mesh: {dict(zip(AXES, sizes))} needs {int(np.prod(sizes))} devices, found {len(devices)}; "
+            "set one axis to -1 to take what is left"
+        )
+    # jax.make_mesh defaults to Explicit and topologies.make_mesh to Auto: always say which.
+    return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)

@@ -1,0 +1,41 @@
+"""The experiments that the one loop can run, by name. Heavy modules are imported when a task is asked for."""
+
+import importlib
+from typing import Any, NamedTuple
+
+
+class Entry(NamedTuple):
+    """Where a task lives: its config's dataclass and its class, by name."""
+
+    module: str
+    experiment: str
+    task: str
+
+
+TASKS = {
+    "denoise": Entry("fooddit.tasks.denoise", "DenoiseExperiment", "Denoise"),
+    "autoencode": Entry("fooddit.tasks.autoencode", "AutoencodeExperiment", "Autoencode"),
+    "read_scenes": Entry("fooddit.tasks.read_scenes", "ReadScenesExperiment", "ReadScenes"),
+}
+
+
+def experiment_class(name: str) -> type:
+    """The config dataclass of a task. ValueError for a name that is not in TASKS."""
+    return _load(name, "experiment")
+
+
+def task_class(name: str) -> type:
+    """The class of a task: experiment -> an object that meets `training.task.Task`."""
+    return _load(name, "task")
+
+
+def _load(name: str, what: str) -> Any:
+    if name not in TASKS:
+        raise ValueError(f"config.task: found {name!r}, expected one of {', '.join(TASKS)}")
+    entry = TASKS[name]
+    return getattr(importlib.import_module(entry.module), getattr(entry, what))
+
+
+def make_task(experiment, workdir) -> Any:
+    """The task of an experiment. A `scenes:N` source is rendered into `workdir` first."""
+    return task_class(experiment.task)(experiment)

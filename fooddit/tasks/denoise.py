@@ -1,0 +1,190 @@
+"""Text to picture by rectified flow: stages 1 to 3 are this task with other data and other starts."""
+
+from dataclasses import dataclass, field
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fooddit.data.pipeline import Batches, DataConfig, open_dataset
+from fooddit.data.tokenizer import Tokenizer, train_tokenizer
+from fooddit.diffusion import (
+    ObjectiveConfig,
+    TimestepConfig,
+    example_keys,
+    example_noise,
+    flow_loss,
+    loss_by_time,
+    sample_times,
+)
+from fooddit.models.dit import DiTConfig
+from fooddit.models.drawing import Artist
+from fooddit.models.module import define
+from fooddit.models.picture_space import PictureSpace, SpaceConfig
+from fooddit.models.text import TextConfig
+from fooddit.models.text_to_image import SamplingConfig, TextToImage, flops_per_example
+from fooddit.tasks.scene_alignment import alignment, scene_prompts
+from fooddit.training.task import Evaluation, Experiment
+
+TIME_BINS = 5
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """Attributes:
+    examples: hold-out records whose loss is measured at each evaluation.
+    samples: pictures in the sample grid.
+    alignment: held-out scenes whose prompts are drawn and read back (0: none; only for scenes).
+    batch_size: of pictures drawn at once.
+    """
+
+    examples: int = 256
+    samples: int = 16
+    alignment: int = 0
+    batch_size: int = 64
+
+
+@dataclass(frozen=True)
+class DenoiseExperiment(Experiment):
+    """Config of the task `denoise`."""
+
+    data: DataConfig = field(default_factory=lambda: DataConfig(source="", batch_size=64))
+    space: SpaceConfig = field(default_factory=SpaceConfig)
+    model: DiTConfig = field(default_factory=DiTConfig)
+    text: TextConfig = field(default_factory=TextConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    timesteps: TimestepConfig = field(default_factory=TimestepConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not self.data.source:
+            raise ValueError("data.source is empty; give a folder that `fooddit prepare` wrote, or scenes:N")
+        if self.data.text_length != self.text.length:
+            raise ValueError(f"data.text_length is {self.data.text_length}, text.length {self.text.length}; make them equal")
+
+
+class Denoise:
+    """The velocity (or x0) of pictures in a picture space, given captions."""
+
+    def __init__(self, experiment: DenoiseExperiment, tokenizer: Tokenizer | None = None):
+        """`tokenizer`: of the run that this one starts from; None trains one on the data's captions."""
+        self.experiment = experiment
+        self.space = PictureSpace(experiment.space)
+        if self.space.grid != experiment.data.grid:
+            raise ValueError(
+                f"data.grid is {experiment.data.grid}, but a token of space.autoencoder={experiment.space.autoencoder!r} "
+                f"with space.patch={experiment.space.patch} is {self.space.grid} pixels; set data.grid={self.space.grid}"
+            )
+        self.train_set = open_dataset(experiment.data.source, "train")
+        self.holdout_set = open_dataset(experiment.data.source, "holdout")
+        self.tokenizer = tokenizer or _train_tokenizer(self.train_set, experiment.text.vocabulary)
+        self.length = (experiment.data.image_size // self.space.grid) ** 2
+        self.definition = define(
+            lambda rngs: TextToImage(experiment.model, experiment.text, token_features=self.space.features, rngs=rngs)
+        )
+        self.shapes, self.axes, self.init = self.definition.shapes, self.definition.axes, self.definition.init
+        self.frozen = self.space.params
+        self.flops_per_example = flops_per_example(experiment.model, experiment.text, self.length, self.shapes)
+        self.metadata = {
+            "kind": "text_to_image",
+            "tokenizer": self.tokenizer.to_json(),
+            "space": self.space.description,
+            "dataset": self.train_set.fingerprint,
+        }
+        size = experiment.data.image_size
+        self.artist = Artist(experiment, self.space, self.tokenizer, (size, size))
+        self._validate = jax.jit(self._validation_loss)
+
+    def batches(self, position: int, shard: tuple[int, int]) -> Batches:
+        return Batches(
+            self.train_set,
+            self.experiment.data,
+            seed=self.experiment.train.seed,
+            tokenize=self._tokenize,
+            start=position,
+            shard_index=shard[0],
+            shard_count=shard[1],
+        )
+
+    def device_batch(self, frozen, batch: dict) -> dict:
+        """Pictures of one bucket to tokens of the one length that the step is compiled for."""
+        tokens = self.space.encode(frozen, batch["image"], self.length)
+        count = len(batch["index"])
+        made = {name: batch[name] for name in ("text", "text_mask", "index")} | {"x0": tokens.values}
+        if self.experiment.data.max_aspect > 1:
+            made["positions"] = jnp.broadcast_to(tokens.positions, (count, self.length, 2))
+            made["mask"] = jnp.broadcast_to(tokens.mask, (count, self.length))
+        return made
+
+    def loss(self, params, frozen, batch: dict, key: jax.Array):
+        t, flow = self._flow(params, batch, key)
+        return flow.loss, {}
+
+    def evaluate(self, params, frozen, step: int) -> Evaluation:
+        settings = self.experiment.evaluation
+        scalars = self._validation(params, frozen)
+        prompts = scene_prompts(settings.samples) if self._is_scenes else _prompts(self.holdout_set, settings.samples)
+        images = self.artist.draw(params, frozen, prompts, seeds=range(len(prompts)), batch_size=settings.batch_size)
+        if settings.alignment and self._is_scenes:
+            measured = alignment(self.artist, params, frozen, settings.alignment, settings.batch_size)
+            scalars |= measured.scalars()
+        return Evaluation(scalars, samples=images, prompts=tuple(prompts))
+
+    @property
+    def _is_scenes(self) -> bool:
+        return len(self.holdout_set) > 0 and self.holdout_set[0].attributes is not None
+
+    def _tokenize(self, text: str):
+        return self.tokenizer.encode(text, self.experiment.text.length)
+
+    def _flow(self, params, batch: dict, key: jax.Array):
+        keys = example_keys(key, batch["index"])
+        t = sample_times(keys, self.experiment.timesteps)
+        x0, mask = batch["x0"], batch.get("mask")
+        positions = batch.get("positions", self.artist.positions)
+        model = self.definition.bind(params)
+        text = model.encode_text(batch["text"], batch["text_mask"])
+        return t, flow_loss(
+            lambda x, t: model(x, t, text, positions=positions, mask=mask),
+            x0,
+            example_noise(keys, x0.shape[1:]),
+            t,
+            config=self.experiment.objective,
+            mask=mask,
+        )
+
+    def _validation_loss(self, params, frozen, batch: dict, key: jax.Array):
+        t, flow = self._flow(params, self.device_batch(frozen, batch), key)
+        return loss_by_time(flow.per_example, t, TIME_BINS)
+
+    def _validation(self, params, frozen) -> dict[str, float]:
+        """Loss on the hold-out by time bin, on the same examples, noise and times at every call."""
+        settings = self.experiment
+        if len(self.holdout_set) == 0:
+            return {}
+        batches = Batches(self.holdout_set, settings.data, seed=0, tokenize=self._tokenize)
+        count = max(settings.evaluation.examples // settings.data.batch_size, 1)
+        sums = np.zeros((2, TIME_BINS))
+        for _ in range(count):
+            batch = {name: value for name, value in next(batches).items() if name != "record"}
+            sums += np.array(self._validate(params, frozen, batch, jax.random.key(0)))
+        batches.close()
+        bins = {f"val/loss_t{i}": sums[0, i] / sums[1, i] for i in range(TIME_BINS) if sums[1, i]}
+        return {"val/loss": sums[0].sum() / sums[1].sum(), **bins}
+
+
+def _train_tokenizer(dataset, vocabulary: int) -> Tokenizer:
+    return train_tokenizer((caption.text for caption in dataset.captions()), vocabulary)
+
+
+def _prompts(dataset, count: int) -> list[str]:
+    """The first captions of hold-out records, one a dish."""
+    chosen: dict[str, str] = {}
+    for record in dataset:
+        if record.captions:
+            chosen.setdefault(record.dish_id, record.captions[0].text)
+        if len(chosen) == count:
+            break
+    return list(chosen.values())

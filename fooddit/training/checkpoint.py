@@ -1,0 +1,233 @@
+"""Checkpoints: a small interface over orbax's CheckpointManager that keeps, and proves, every bit of the state.
+
+A step is a folder with three items under one commit file: `state` (arrays, named by their path), `metadata` (what the
+caller wants to find again, JSON) and `checksums` (of each array and of the metadata, JSON). Orbax alone restores a
+flipped bit without a word, so all that is read is checked. A step without `commit_success.txt` does not exist.
+"""
+
+import hashlib
+import json
+import threading
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from etils import epath
+from orbax.checkpoint.options import AtomicityMode, AtomicityOptions
+
+from fooddit.training import checkpoint_layout as layout
+from fooddit.training.checkpoint_layout import (
+    FOLDER,
+    CheckpointCorrupted,
+    CheckpointMismatch,
+    find_checkpoints,
+    list_steps,
+)
+
+__all__ = [
+    "FOLDER",
+    "CheckpointConfig",
+    "CheckpointCorrupted",
+    "CheckpointMismatch",
+    "Checkpointer",
+    "find_checkpoints",
+    "list_steps",
+    "load_parameters",
+    "parameters_hash",
+    "verify",
+]
+
+_EMA = "opt_state/ema/params"
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """every: optimizer steps between saves; keep: how many of the newest steps stay on disk."""
+
+    every: int = 500
+    keep: int = 3
+
+    def __post_init__(self):
+        for name in ("every", "keep"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"config.checkpoint.{name}: found {getattr(self, name)}, expected at least 1")
+
+
+class Checkpointer:
+    """Saves and restores a run's whole state in `directory` (by custom WORKDIR/checkpoints), one writer at a time.
+
+    With several processes each makes one and calls the same methods; process 0 alone removes old steps.
+    """
+
+    def __init__(self, directory: epath.PathLike, config: CheckpointConfig = CheckpointConfig()):
+        self.directory = epath.Path(directory).absolute()
+        self._emptying: threading.Thread | None = None
+        if jax.process_index() == 0:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            _empty_trash(self.directory)
+            _discard_uncommitted(self.directory)
+        # By default orbax takes a step without commit file for whole, and deletes an old one file by file where it
+        # stands. Renamed into the trash first, it is there or it is not, whenever the process is killed.
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=config.keep,
+            todelete_subdir=layout.TRASH,
+            save_root_metadata=False,
+            atomicity_options=AtomicityOptions(mode=AtomicityMode.COMMIT_FILE),
+        )
+        self._manager = ocp.CheckpointManager(self.directory, item_names=layout.ITEMS, options=options)
+
+    def steps(self) -> list[int]:
+        """Committed steps, oldest first."""
+        return list_steps(self.directory)
+
+    def save(self, step: int, state: Any, metadata: Mapping[str, Any]) -> None:
+        """Starts saving; returns when the state is copied to the host, so that its buffers may be donated.
+
+        Waits for a save that is still under way. Raises what made an earlier save fail, ValueError if the step is
+        there already, TypeError for metadata that is not JSON.
+        """
+        step, metadata = int(step), _as_json(metadata)
+        if step in self.steps():
+            raise ValueError(f"{self.directory / str(step)} exists already; a step is saved once")
+        leaves = layout.named_leaves(state)
+        items = {
+            "state": ocp.args.PyTreeSave(layout.nest(leaves)),
+            "metadata": ocp.args.JsonSave(metadata),
+            "checksums": ocp.args.JsonSave(layout.make_record(leaves, metadata)),
+        }
+        self._manager.save(step, args=ocp.args.Composite(**items), force=True)
+        self._empty_trash_in_background()
+
+    def restore(self, abstract_state: Any, step: int | None = None) -> tuple[Any, dict] | None:
+        """The newest step (or `step`) as (state, metadata), every array checked; None if there is no step at all.
+
+        abstract_state: tree of jax.ShapeDtypeStruct with the shardings wanted now, whatever they were when saved.
+        Raises CheckpointMismatch if names, shapes or types differ, CheckpointCorrupted if a checksum does.
+        """
+        self.wait()
+        steps = self.steps()
+        if not steps:
+            return None
+        step = layout.pick_step(self.directory, step)
+        record, metadata = layout.read_record(self.directory, step)
+        wanted = layout.named_leaves(abstract_state)
+        _check_structure(self.directory / str(step), record["arrays"], wanted)
+        restore_args = {name: _restore_args(name, leaf) for name, leaf in wanted.items()}
+        arrays = layout.read_arrays(self.directory, step, record, restore_args)
+        return jax.tree.unflatten(jax.tree.structure(abstract_state), [arrays[name] for name in wanted]), metadata
+
+    def wait(self) -> None:
+        """Returns when the last save is committed; raises what made it fail."""
+        self._manager.wait_until_finished()
+        self._manager.check_for_errors()
+        self._empty_trash_in_background()
+        if self._emptying is not None:
+            self._emptying.join()
+
+    def close(self) -> None:
+        """Waits for the last save; the checkpointer cannot be used after."""
+        self.wait()
+        self._manager.close()
+
+    def _empty_trash_in_background(self) -> None:
+        if jax.process_index() == 0 and not (self._emptying is not None and self._emptying.is_alive()):
+            self._emptying = threading.Thread(target=_empty_trash, args=(self.directory,), daemon=True)
+            self._emptying.start()
+
+
+def load_parameters(
+    directory: epath.PathLike, step: int | None = None, ema: bool = True
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(parameters as a nested dict of numpy arrays, metadata) of a workdir's newest step or of `step`.
+
+    Needs no model and no particular devices; reads only the parameters (the averaged ones if `ema`) and checks them.
+    Raises FileNotFoundError, CheckpointCorrupted, or KeyError if the run kept no average.
+    """
+    directory = find_checkpoints(directory)
+    step = layout.pick_step(directory, step)
+    record, metadata = layout.read_record(directory, step)
+    prefix = (_EMA if ema else "params") + "/"
+    names = [name for name in record["arrays"] if name.startswith(prefix)]
+    if not names:
+        raise KeyError(f"{directory / str(step)}: nothing named {prefix}*; " + "try ema=False" * ema)
+    arrays = layout.read_arrays(directory, step, record, _as_numpy(names))
+    return layout.nest({name.removeprefix(prefix): array for name, array in arrays.items()}), metadata
+
+
+def verify(directory: epath.PathLike, step: int | None = None) -> list[str]:
+    """Reads a whole step back and says what is wrong with it, a line a problem; [] if every bit is as saved."""
+    directory = find_checkpoints(directory)
+    step = layout.pick_step(directory, step)
+    try:
+        record, _ = layout.read_record(directory, step)
+        layout.read_arrays(directory, step, record, _as_numpy(record["arrays"]))
+    except CheckpointCorrupted as error:
+        return error.problems
+    return []
+
+
+def parameters_hash(directory: epath.PathLike, step: int | None = None) -> str:
+    """SHA-256 over (name, shape, type, checksum) of the trained parameters, from the bytes that are on disk.
+
+    Independent of devices, shardings and files: two runs have the same hash exactly if their parameters are the same.
+    """
+    parameters, _ = load_parameters(directory, step, ema=False)
+    arrays = layout.make_record(layout.named_leaves(parameters), {})["arrays"]
+    lines = [json.dumps([name, entry["shape"], entry["dtype"], entry["checksum"]]) for name, entry in arrays.items()]
+    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
+
+
+def _as_numpy(names: Iterable[str]) -> dict[str, ocp.RestoreArgs]:
+    return {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in names}
+
+
+def _restore_args(name: str, leaf: jax.ShapeDtypeStruct | jax.Array) -> ocp.ArrayRestoreArgs:
+    # Without a sharding orbax would take the stored one, whose devices need not be here.
+    if getattr(leaf, "sharding", None) is None:
+        raise TypeError(f"{name}: found no sharding, expected jax.ShapeDtypeStruct(shape, dtype, sharding=...)")
+    return ocp.ArrayRestoreArgs(sharding=leaf.sharding, global_shape=leaf.shape, dtype=leaf.dtype)
+
+
+def _check_structure(path: epath.Path, saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Orbax would cast and pad what does not fit; we say what differs before anything large is read."""
+    problems = [f"{name}: missing in the checkpoint" for name in wanted if name not in saved]
+    problems += [f"{name}: in the checkpoint, unknown to this run" for name in saved if name not in wanted]
+    for name in wanted.keys() & saved.keys():
+        found = f"{saved[name]['dtype']}{saved[name]['shape']}"
+        expected = f"{wanted[name].dtype}{list(wanted[name].shape)}"
+        if found != expected:
+            problems.append(f"{name}: found {found}, expected {expected}")
+    if problems:
+        shown = sorted(problems)[:10] + [f"... and {len(problems) - 10} more"] * (len(problems) > 10)
+        raise CheckpointMismatch(
+            f"{path} is of another model or optimizer than this run's config:\n  "
+            + "\n  ".join(shown)
+            + "\nUse the config it was trained with, another workdir, or start from its parameters alone (init_from)"
+        )
+
+
+def _as_json(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        return json.loads(json.dumps(dict(metadata)))
+    except TypeError as error:
+        raise TypeError(f"metadata: {error}; expected dicts, lists, strings, numbers, booleans and None") from error
+
+
+def _empty_trash(directory: epath.Path) -> None:
+    trash = directory / layout.TRASH
+    for path in list(trash.iterdir()) if trash.is_dir() else []:
+        path.rmtree() if path.is_dir() else path.unlink()
+
+
+def _discard_uncommitted(directory: epath.Path) -> None:
+    """Removes what a killed save left. FileExistsError for a folder that holds anything else: it is not ours."""
+    known = {*layout.ITEMS, "_CHECKPOINT_METADATA"}
+    for path in list(directory.iterdir()):
+        if path.name.isdigit() and path.is_dir() and not (path / layout.COMMITTED).exists():
+            strange = sorted({child.name for child in path.iterdir()} - known)
+            if strange:
+                raise FileExistsError(f"{path} is no saved step: found {strange[:5]} in it; move it out of {directory}")
+            path.rmtree()

@@ -1,0 +1,164 @@
+"""What a step looks like on disk: where steps lie, how arrays are named, and the record that proves them.
+
+Readers and the writer share this: a step is named by its number and exists once its commit file does.
+"""
+
+import json
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from etils import epath
+
+from fooddit.training.checksum import checksums
+
+FOLDER = "checkpoints"
+TRASH = "trash"
+COMMITTED = "commit_success.txt"
+ITEMS = ("state", "metadata", "checksums")
+# What orbax raises on damaged files: tensorstore's errors are ValueErrors, and so are those of JSON and of UTF-8.
+_READ_ERRORS = (ValueError, KeyError, TypeError, OSError)
+
+
+class CheckpointCorrupted(RuntimeError):
+    """A committed step whose bytes are not those that were saved: .step, .problems, .other_steps say more."""
+
+    def __init__(self, directory: epath.Path, step: int, problems: list[str]):
+        self.step, self.problems = step, problems
+        self.other_steps = [other for other in list_steps(directory) if other != step]
+        shown = "\n  ".join(problems[:5] + [f"... and {len(problems) - 5} more"] * (len(problems) > 5))
+        older = ", ".join(map(str, self.other_steps)) or "none"
+        super().__init__(
+            f"{directory / str(step)} is damaged:\n  {shown}\nOther steps in {directory}: {older}. "
+            f"`fooddit checkpoint verify {directory}` tells which are whole; move the damaged folder away to use them"
+        )
+
+
+class CheckpointMismatch(ValueError):
+    """A whole checkpoint, but of another model or optimizer than the one it is to be restored into."""
+
+
+def find_checkpoints(directory: epath.PathLike) -> epath.Path:
+    """The folder of steps that a user means: `directory` itself or its `checkpoints`. FileNotFoundError if neither."""
+    directory = epath.Path(directory).absolute()
+    if not directory.is_dir():
+        raise FileNotFoundError(f"{directory} is no folder; expected a workdir or its {FOLDER} folder")
+    for folder in (directory / FOLDER, directory):
+        if folder.is_dir() and (folder.name == FOLDER or list_steps(folder)):
+            return folder
+    if directory.name.isdigit() and (directory / COMMITTED).exists():
+        raise FileNotFoundError(
+            f"{directory} is one step; give the folder above it, {directory.parent}, and the step {directory.name}"
+        )
+    found = ", ".join(sorted(path.name for path in directory.iterdir())[:8]) or "nothing"
+    raise FileNotFoundError(
+        f"{directory} holds no checkpoints: found {found}; expected a {FOLDER} folder or folders named by step, "
+        f"each with {COMMITTED}"
+    )
+
+
+def list_steps(directory: epath.PathLike) -> list[int]:
+    """Steps in a folder of steps that were committed, oldest first; [] if the folder does not exist."""
+    directory = epath.Path(directory)
+    if not directory.is_dir():
+        return []
+    return sorted(int(path.name) for path in directory.iterdir() if path.name.isdigit() and (path / COMMITTED).exists())
+
+
+def named_leaves(tree: Any) -> dict[str, Any]:
+    """Leaves by their "/"-joined path, in the tree's order: params/blocks/attention/q. ValueError for "/" in a key."""
+    leaves = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        parts = [jax.tree_util.keystr((key,), simple=True) for key in path]
+        if any("/" in part or not part for part in parts):
+            raise ValueError(f"found the key path {parts}, expected keys that are not empty and have no '/'")
+        leaves["/".join(parts)] = leaf
+    return leaves
+
+
+def nest(leaves: Mapping[str, Any]) -> dict[str, Any]:
+    nested: dict[str, Any] = {}
+    for name, leaf in leaves.items():
+        *parents, last = name.split("/")
+        node = nested
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[last] = leaf
+    return nested
+
+
+def make_record(leaves: Mapping[str, jax.Array | np.ndarray], metadata: dict[str, Any]) -> dict[str, Any]:
+    """What is saved beside the state to prove it: shape, type and checksum of each array, a CRC of the metadata."""
+    sums = checksums(leaves)
+    arrays = {
+        name: {"shape": list(leaf.shape), "dtype": str(leaf.dtype), "checksum": sums[name]}
+        for name, leaf in leaves.items()
+    }
+    record = {"arrays": arrays, "metadata": _crc(metadata)}
+    return record | {"record": _crc(record)}
+
+
+def read_record(directory: epath.Path, step: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(record, metadata) of a step, both checked. Raises CheckpointCorrupted."""
+    record, metadata = (
+        _read(directory, step, item, ocp.JsonCheckpointHandler(), ocp.args.JsonRestore())
+        for item in ("checksums", "metadata")
+    )
+    if not isinstance(record, dict) or record.pop("record", None) != _crc(record):
+        raise CheckpointCorrupted(directory, step, ["checksums/metadata: does not match its own checksum"])
+    if record["metadata"] != _crc(metadata):
+        raise CheckpointCorrupted(directory, step, ["metadata/metadata: does not match its checksum"])
+    return record, metadata
+
+
+def read_arrays(
+    directory: epath.Path, step: int, record: Mapping[str, Any], wanted: Mapping[str, ocp.RestoreArgs]
+) -> dict[str, Any]:
+    """The wanted arrays by name, each checked against the record. Raises CheckpointCorrupted, naming the arrays."""
+    partial = len(wanted) < len(record["arrays"])
+    item = nest(dict.fromkeys(wanted, 0))
+    args = ocp.args.PyTreeRestore(item=item, restore_args=nest(wanted), partial_restore=partial)
+    arrays = named_leaves(_read(directory, step, "state", ocp.PyTreeCheckpointHandler(), args))
+    found = make_record(arrays, {})["arrays"]
+    problems = [
+        f"state: {name}: found {_describe(found.get(name))}, expected {_describe(record['arrays'][name])}"
+        for name in wanted
+        if found.get(name) != record["arrays"][name]
+    ]
+    if problems:
+        raise CheckpointCorrupted(directory, step, problems)
+    return arrays
+
+
+def pick_step(directory: epath.Path, step: int | None) -> int:
+    """`step`, or the newest if None. FileNotFoundError, naming the steps that are there, if there is none such."""
+    steps = list_steps(directory)
+    if not steps or (step is not None and step not in steps):
+        wanted = "a saved step" if step is None else f"step {step}"
+        raise FileNotFoundError(f"{directory}: expected {wanted}, found {', '.join(map(str, steps)) or 'none'}")
+    return steps[-1] if step is None else step
+
+
+def _read(directory: epath.Path, step: int, item: str, handler: ocp.CheckpointHandler, args: Any) -> Any:
+    reader = ocp.Checkpointer(handler)
+    try:
+        return reader.restore(directory / str(step) / item, args=args)
+    except Exception as error:
+        # Orbax wraps some reading errors in a bare Exception. Others, as a device out of memory, are not damage.
+        if not isinstance(error, _READ_ERRORS) and type(error) is not Exception:
+            raise
+        what = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise CheckpointCorrupted(directory, step, [f"{item}: cannot be read: {what}"]) from error
+    finally:
+        reader.close()
+
+
+def _describe(entry: Mapping[str, Any] | None) -> str:
+    return f"{entry['dtype']}{entry['shape']} {entry['checksum']}" if entry else "nothing"
+
+
+def _crc(value: Any) -> str:
+    return f"{zlib.crc32(json.dumps(value, sort_keys=True).encode()):08x}"

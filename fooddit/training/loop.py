@@ -1,0 +1,270 @@
+"""The one training loop, for every task: a straight line."""
+
+import json
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+
+from fooddit import config as config_module
+from fooddit.parallel import batch_sharding, make_mesh, parameter_shardings, state_shardings
+from fooddit.training.checkpoint import Checkpointer, load_parameters
+from fooddit.training.checkpoint_layout import FOLDER
+from fooddit.training.metrics import MetricWriter
+from fooddit.training.optimizer import make_optimizer, schedule
+from fooddit.training.progress import Progress
+from fooddit.training.state import State
+from fooddit.training.step import make_step
+from fooddit.training.task import Experiment, Task, profile_steps
+from fooddit.training.throughput import peak_flops, utilization
+
+
+class TrainingDiverged(RuntimeError):
+    """Too many non-finite steps in a row."""
+
+
+class Result(NamedTuple):
+    """The end of a run: averaged parameters, the last evaluation's numbers, and what the run cost."""
+
+    params: Any
+    scalars: dict[str, float]
+    steps: int
+    seconds: float
+    images_per_second: float
+
+
+def train(task: Task, experiment: Experiment, workdir: Path) -> Result:
+    """Trains `task` to its last step in `workdir`, resuming from the newest checkpoint there.
+
+    Raises:
+      TrainingDiverged: `train.max_skipped` non-finite steps in a row.
+      ValueError: the checkpoint belongs to another dataset or another model.
+    """
+    settings, started = experiment.train, time.perf_counter()
+    workdir.mkdir(parents=True, exist_ok=True)
+
+    # Devices: everything is laid out before anything is made.
+    mesh = make_mesh(experiment.mesh)
+    replicated = NamedSharding(mesh, PartitionSpec())
+    optimizer = make_optimizer(experiment.optimizer, settings.steps, task.axes)
+    learning_rate = schedule(experiment.optimizer, settings.steps)
+    abstract = abstract_state(task, optimizer, mesh)
+    frozen = jax.device_put(task.frozen, replicated)
+
+    # Start: this run's own checkpoint, else another run's parameters by name, else random ones.
+    checkpointer = Checkpointer(workdir / FOLDER, experiment.checkpoint)
+    state, saved = _start(task, experiment, checkpointer, optimizer, abstract)
+    first = int(state.step)
+    batches = task.batches(first, (jax.process_index(), jax.process_count()))
+    if saved is not None:
+        _check_data(saved["data"], batches, checkpointer.directory)
+    metadata = {"experiment": config_module.to_dict(experiment), "task": task.metadata}
+    (workdir / "config.json").write_text(json.dumps(metadata["experiment"], indent=2, ensure_ascii=False))
+
+    step_function = jax.jit(
+        make_step(task.loss, optimizer, seed=settings.seed, accumulate=settings.accumulate), donate_argnums=0
+    )
+    to_device = jax.jit(task.device_batch)
+    place = batch_sharding(mesh)
+    writer = MetricWriter(workdir, resume_step=first)
+    capacity = peak_flops()
+    progress = Progress(settings.steps, first, capacity.label, enabled=jax.process_index() == 0)
+    window = _Window(first)
+    profile = profile_steps(experiment.profile)
+    pending: dict | None = None
+    skipped = 0
+
+    try:
+        for step in range(first, settings.steps):
+            # The order is fixed: save, then evaluate, then draw the next batch, so that a checkpoint holds the state
+            # and the data position of one moment.
+            if step > first and step % experiment.checkpoint.every == 0:
+                checkpointer.save(step, state, {**metadata, "data": _data(batches)})
+            if step > first and experiment.evaluate_every and step % experiment.evaluate_every == 0:
+                _evaluate(task, state, frozen, step, writer, workdir)
+                window.restart(step)
+            if step == profile[0]:
+                jax.profiler.start_trace(workdir / "profile")
+
+            waited = time.perf_counter()
+            host_batch = next(batches)
+            window.waited += time.perf_counter() - waited
+            window.examples += len(host_batch["index"]) * jax.process_count()
+            batch = to_device(frozen, _put(host_batch, place))
+            state, metrics = step_function(state, frozen, batch)
+
+            # The metrics of the step before are read while this one runs: the device never waits for the host.
+            if pending is not None:
+                skipped = _count_skipped(pending, skipped, settings.max_skipped, step)
+                if step % settings.log_every == 0:
+                    _log(pending, step, window, writer, progress, task, capacity, learning_rate)
+            pending = metrics
+            if step + 1 == profile[1]:
+                jax.block_until_ready(state)
+                jax.profiler.stop_trace()
+
+        # The end: the last step is logged, saved and judged like any other.
+        if pending is not None:
+            _count_skipped(pending, skipped, settings.max_skipped, settings.steps)
+            _log(pending, settings.steps, window, writer, progress, task, capacity, learning_rate)
+        if first < settings.steps:
+            checkpointer.save(settings.steps, state, {**metadata, "data": _data(batches)})
+        scalars = _evaluate(task, state, frozen, settings.steps, writer, workdir)
+        checkpointer.wait()
+    finally:
+        batches.close()
+        progress.close()
+        writer.close()
+        checkpointer.close()
+    from fooddit.training.report import write_report
+
+    write_report(workdir)
+    return Result(
+        jax.device_get(state.opt_state["ema"].params),
+        scalars,
+        settings.steps,
+        time.perf_counter() - started,
+        window.images_per_second,
+    )
+
+
+class _Window:
+    """What happened since the last line of metrics."""
+
+    def __init__(self, step: int):
+        self.images_per_second = 0.0
+        self.restart(step)
+
+    def restart(self, step: int) -> None:
+        self.step, self.began, self.waited, self.examples = step, time.perf_counter(), 0.0, 0
+
+    def close(self, step: int) -> dict[str, float]:
+        """Rates of the window that ends at `step`; a new one begins."""
+        seconds = time.perf_counter() - self.began
+        self.images_per_second = self.examples / seconds
+        rates = {
+            "train/images_per_second": self.images_per_second,
+            "train/data_wait": self.waited / seconds,
+            "train/step_seconds": seconds / max(step - self.step, 1),
+        }
+        self.restart(step)
+        return rates
+
+
+def abstract_state(task: Task, optimizer, mesh) -> State:
+    """The state's shapes with their shardings: what a checkpoint is restored into, whatever saved it."""
+    shardings = parameter_shardings(mesh, task.shapes, task.axes)
+    opt_state = jax.eval_shape(optimizer.init, task.shapes)
+    shapes = State(jax.ShapeDtypeStruct((), jnp.int32), task.shapes, opt_state)
+    placed = state_shardings(mesh, shapes, shardings)
+    return jax.tree.map(lambda s, d: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=d), shapes, placed)
+
+
+def _start(task: Task, experiment: Experiment, checkpointer: Checkpointer, optimizer, abstract: State):
+    restored = checkpointer.restore(abstract)
+    if restored is not None:
+        print(f"resuming {checkpointer.directory} from step {int(restored[0].step)}", flush=True)
+        return restored
+    shardings = jax.tree.map(lambda s: s.sharding, abstract)
+    params = jax.jit(task.init, out_shardings=shardings.params)(jax.random.key(experiment.train.seed))
+    if experiment.init_from:
+        loaded, _ = load_parameters(experiment.init_from)
+        params = jax.device_put(_merge(params, loaded, experiment.init_from), shardings.params)
+    opt_state = jax.jit(optimizer.init, out_shardings=shardings.opt_state)(params)
+    return State(jax.device_put(jnp.zeros((), jnp.int32), shardings.step), params, opt_state), None
+
+
+def _merge(params, loaded: dict, source: str):
+    """`params` with every leaf that `loaded` has under the same name and shape; says what it did not find."""
+    found = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree.leaves_with_path(loaded)}
+    missing, reshaped, used = [], [], set()
+
+    def pick(path, leaf):
+        name = jax.tree_util.keystr(path)
+        other = found.get(name)
+        if other is None:
+            missing.append(name)
+            return leaf
+        used.add(name)
+        if other.shape != leaf.shape:
+            reshaped.append(f"{name} {other.shape} -> {leaf.shape}")
+            return leaf
+        return other
+
+    merged = jax.tree.map_with_path(pick, params)
+    unexpected = sorted(set(found) - used)
+    if len(missing) + len(reshaped) == len(jax.tree.leaves(params)):
+        raise ValueError(f"config.init_from: {source} has no parameter of this model's names and shapes")
+    print(f"starting from {source}: {len(used) - len(reshaped)} parameters by name", flush=True)
+    for title, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", reshaped)):
+        print(f"  {title}: {', '.join(names) or 'none'}", flush=True)
+    return merged
+
+
+def _check_data(saved: Mapping[str, Any], batches, directory) -> None:
+    """A position means something in one dataset only."""
+    if saved["position"] != batches.position:
+        raise ValueError(f"{directory}: saved after {saved['position']} batches, found at step {batches.position}")
+    now = json.loads(json.dumps(batches.fingerprint))
+    differ = [f"{k}: was {saved['fingerprint'].get(k)!r}, is {v!r}" for k, v in now.items() if saved["fingerprint"].get(k) != v]
+    if differ:
+        raise ValueError(
+            f"{directory} was trained on other data ({'; '.join(differ)}); use the same data and batch size, or start "
+            "a new workdir with config.init_from"
+        )
+
+
+def _data(batches) -> dict:
+    return {"position": batches.position, "fingerprint": batches.fingerprint}
+
+
+def _put(batch: dict[str, np.ndarray], sharding: NamedSharding) -> dict[str, jax.Array]:
+    return {name: jax.make_array_from_process_local_data(sharding, array) for name, array in batch.items()}
+
+
+def _count_skipped(metrics: dict, before: int, limit: int, step: int) -> int:
+    skipped = before + 1 if float(metrics["skipped"]) else 0
+    if skipped >= limit:
+        raise TrainingDiverged(
+            f"{skipped} steps in a row up to step {step} had a non-finite loss or gradient (the parameters are as before "
+            "them); lower config.optimizer.learning_rate or look at the data, then resume from the last checkpoint"
+        )
+    return skipped
+
+
+def _log(metrics, step, window, writer, progress, task, capacity, learning_rate) -> None:
+    batch = window.examples / max(step - window.step, 1)
+    rates = window.close(step)
+    share = utilization(task.flops_per_example * batch, rates["train/step_seconds"], capacity)
+    values = {f"train/{name}": value for name, value in metrics.items()}
+    line = {**values, **rates, "train/learning_rate": float(learning_rate(step - 1)), "train/utilization": share}
+    writer.scalars(step, line)
+    progress.update(step, line)
+
+
+def _evaluate(task: Task, state: State, frozen, step: int, writer: MetricWriter, workdir: Path) -> dict[str, float]:
+    """The task's judgement of the averaged parameters, written where the report finds it."""
+    result = task.evaluate(state.opt_state["ema"].params, frozen, step)
+    writer.scalars(step, result.scalars)
+    for name, image in result.images.items():
+        writer.image(step, name, image)
+    if result.samples is not None:
+        columns = math.ceil(len(result.samples) ** 0.5)
+        writer.image(step, "samples", tile(result.samples, columns), result.prompts)
+    return result.scalars
+
+
+def tile(images: np.ndarray, columns: int) -> np.ndarray:
+    """Pictures (n, height, width, 3) as one grid in reading order, what is left of the last row black."""
+    count, height, width, channels = images.shape
+    rows = math.ceil(count / columns)
+    grid = np.zeros((rows * columns, height, width, channels), images.dtype)
+    grid[:count] = images
+    grid = grid.reshape(rows, columns, height, width, channels).swapaxes(1, 2)
+    return grid.reshape(rows * height, columns * width, channels)

@@ -1,0 +1,129 @@
+"""What differs between experiments, behind one protocol: the loop knows nothing else of a task."""
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+
+from fooddit.parallel import MeshConfig
+from fooddit.training.checkpoint import CheckpointConfig
+from fooddit.training.optimizer import OptimizerConfig
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Attributes:
+    steps: length of the run in optimizer steps.
+    seed: of the parameters, the data order and every noise.
+    accumulate: parts that a batch is split into, their gradients summed.
+    log_every: steps between lines of metrics.
+    max_skipped: non-finite steps in a row after which the run stops.
+    """
+
+    steps: int = 1000
+    seed: int = 0
+    accumulate: int = 1
+    log_every: int = 20
+    max_skipped: int = 20
+
+    def __post_init__(self):
+        for name in ("steps", "accumulate", "log_every", "max_skipped"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"train.{name} must be at least 1, found {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """The part of a config that every task shares; a task's own dataclass adds its fields.
+
+    Attributes:
+      task: name in `fooddit.tasks.TASKS`.
+      init_from: a run to take parameters from by name (its averaged ones); "" starts from random ones.
+      profile: "10:15" writes a profiler trace of those steps to the workdir; "" none.
+      evaluate_every: steps between evaluations by the task (0: only at the end).
+    """
+
+    task: str = ""
+    init_from: str = ""
+    profile: str = ""
+    evaluate_every: int = 0
+    train: TrainConfig = field(default_factory=TrainConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    mesh: MeshConfig = field(default_factory=MeshConfig)
+
+    def __post_init__(self):
+        profile_steps(self.profile)
+
+
+def profile_steps(text: str) -> tuple[int, int]:
+    """First and last step of "FIRST:LAST"; (-1, -1) for "".
+
+    Raises:
+      ValueError: another form.
+    """
+    if not text:
+        return -1, -1
+    first, _, last = text.partition(":")
+    if not (first.isdigit() and last.isdigit() and int(first) < int(last)):
+        raise ValueError(f'profile: found {text!r}, expected two steps such as "10:15", the first one smaller')
+    return int(first), int(last)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a task's evaluation gives.
+
+    Attributes:
+      scalars: numbers by name.
+      images: uint8 (height, width, 3) pictures by name, for TensorBoard.
+      samples: uint8 (n, height, width, 3) pictures that go into the report as a grid, with their `prompts`.
+    """
+
+    scalars: dict[str, float] = field(default_factory=dict)
+    images: dict[str, np.ndarray] = field(default_factory=dict)
+    samples: np.ndarray | None = None
+    prompts: tuple[str, ...] = ()
+
+
+class BatchIterator(Protocol):
+    """Batches of numpy arrays; `position` counts the global batches drawn and is all there is to resume."""
+
+    position: int
+    fingerprint: dict
+
+    def __next__(self) -> dict[str, np.ndarray]: ...
+    def close(self) -> None: ...
+
+
+class Task(Protocol):
+    """One kind of experiment.
+
+    Attributes:
+      shapes, axes: trees of the trainable parameters' shapes and logical axis names.
+      frozen: arrays that the step reads and does not train; not in the checkpoint.
+      metadata: JSON saved with every checkpoint: what generation needs, where frozen arrays came from and their hash.
+      flops_per_example: model FLOPs of one example's forward and backward pass.
+    """
+
+    shapes: Any
+    axes: Any
+    frozen: Any
+    metadata: dict
+    flops_per_example: float
+
+    def init(self, key: jax.Array) -> Any:
+        """The trainable parameters; called under jit with the parameters' shardings."""
+
+    def batches(self, position: int, shard: tuple[int, int]) -> BatchIterator:
+        """The batches from a position on; `shard` is (index, count) of this process."""
+
+    def device_batch(self, frozen: Any, batch: dict) -> dict:
+        """What the step takes, from a batch on the devices: for example pictures encoded to latents."""
+
+    def loss(self, params: Any, frozen: Any, batch: dict, key: jax.Array) -> tuple[jax.Array, dict]:
+        """Mean loss over the batch and metrics; all noise from `key` and the examples' global numbers."""
+
+    def evaluate(self, params: Any, frozen: Any, step: int) -> Evaluation:
+        """Judges parameters (the averaged ones)."""

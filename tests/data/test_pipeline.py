@@ -1,0 +1,148 @@
+"""Batches: the same ones on any number of shards and threads, from any position."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from made import dataset, picture, record
+
+from fooddit.data.images import encode_png
+from fooddit.data.pipeline import Batches, DataConfig, example_draws, open_dataset
+from fooddit.data.records import RecordError
+from fooddit.data.tokenizer import train_tokenizer
+
+LENGTH = 12
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("records") / "made"
+    sizes = [(32, 32), (48, 32), (32, 48), (80, 40), (40, 40)]
+    dataset(folder, [record(i, *sizes[i % 5]) for i in range(60)], [record(60)])
+    return open_dataset(folder, "train")
+
+
+@pytest.fixture(scope="module")
+def tokenize(data):
+    tokenizer = train_tokenizer((caption.text for caption in data.captions()), 300)
+    return lambda text: tokenizer.encode(text, LENGTH)
+
+
+@pytest.fixture
+def config(data):
+    return DataConfig(str(data.folder), 8, image_size=32, grid=8, max_aspect=2.0, flip=True, text_length=LENGTH)
+
+
+def draw(data, config, tokenize, count, **options):
+    batches = Batches(data, config, tokenize=tokenize, **({"seed": 0} | options))
+    found = [next(batches) for _ in range(count)]
+    assert batches.position == options.get("start", 0) + count
+    batches.close()
+    return found
+
+
+def assert_same(found, expected):
+    assert len(found) == len(expected)
+    for a, b in zip(found, expected, strict=True):
+        assert a.keys() == b.keys()
+        for name in a:
+            np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+
+
+def test_shapes_and_types(data, config, tokenize):
+    for number, batch in enumerate(draw(data, config, tokenize, 12)):
+        _, h, w, _ = batch["image"].shape
+        assert batch["image"].shape == (8, h, w, 3) and h * w <= 32 * 32 and h % 8 == w % 8 == 0
+        assert batch["image"].dtype == np.uint8 and batch["record"].dtype == np.int64
+        assert batch["text"].shape == batch["text_mask"].shape == (8, LENGTH)
+        assert batch["text"].dtype == np.int32 and batch["text_mask"].dtype == bool
+        assert batch["index"].dtype == np.int32
+        assert batch["index"].tolist() == list(range(8 * number, 8 * number + 8))
+
+
+@pytest.mark.parametrize("count", [2, 4, 8])
+def test_shards_are_slices_of_the_global_batch(data, config, tokenize, count):
+    whole = draw(data, config, tokenize, 10)
+    shards = [draw(data, config, tokenize, 10, shard_index=i, shard_count=count) for i in range(count)]
+    joined = [{name: np.concatenate([s[b][name] for s in shards]) for name in whole[0]} for b in range(10)]
+    assert_same(joined, whole)
+
+
+def test_resumes_at_any_position(data, config, tokenize):
+    whole = draw(data, config, tokenize, 12)
+    for start in (1, 7):
+        assert_same(draw(data, config, tokenize, 12 - start, start=start), whole[start:])
+
+
+def test_threads_do_not_matter(data, config, tokenize):
+    whole = draw(data, config, tokenize, 12)
+    assert_same(draw(data, dataclasses.replace(config, threads=5, prefetch=1), tokenize, 12), whole)
+
+
+def test_seeds_and_epochs_differ(data, config, tokenize):
+    records = np.concatenate([batch["record"] for batch in draw(data, config, tokenize, 15)])
+    other = np.concatenate([batch["record"] for batch in draw(data, config, tokenize, 15, seed=1)])
+    assert (records != other).any()
+    assert set(records.tolist()) == set(range(60))
+
+
+def test_pictures_and_captions_are_those_of_the_record(data, tokenize):
+    config = DataConfig(str(data.folder), 6, image_size=32, text_length=LENGTH, short=1.0, dense=0.0, dropped=0.0)
+    for batch in draw(data, config, tokenize, 10):
+        for row, number in enumerate(batch["record"]):
+            found = data[int(number)]
+            np.testing.assert_array_equal(batch["text"][row], tokenize(found.captions[0].text)[0])
+            if (found.width, found.height) == (32, 32):
+                np.testing.assert_array_equal(batch["image"][row], picture(int(number), 32, 32))
+
+
+def test_odds_flip_and_dropped(data, tokenize):
+    base = DataConfig(str(data.folder), 60, image_size=32, text_length=LENGTH, short=0.5, dense=0.25, dropped=0.25)
+    plain = draw(data, base, tokenize, 20)
+    dropped = np.concatenate([~batch["text_mask"].any(1) for batch in plain])
+    assert dropped.mean() == pytest.approx(0.25, abs=0.05)
+    flipped = draw(data, dataclasses.replace(base, flip=True), tokenize, 20)
+    pairs = [(a, b) for x, y in zip(plain, flipped, strict=True) for a, b in zip(x["image"], y["image"], strict=True)]
+    mirrored = [(a[:, ::-1] == b).all() for a, b in pairs]
+    assert np.mean(mirrored) == pytest.approx(0.5, abs=0.07)
+    assert all(m or (a == b).all() for m, (a, b) in zip(mirrored, pairs, strict=True))
+
+
+def test_draws_depend_on_the_example_alone():
+    whole = example_draws(5, 0, 64)
+    np.testing.assert_array_equal(example_draws(5, 40, 8), whole[40:48])
+    assert (example_draws(6, 0, 64) != whole).all() and 0 <= whole.min() and whole.max() < 1
+    assert example_draws(5, 2**31 + 7, 1).shape == (1, 4)
+
+
+def test_fingerprint_says_what_the_position_means(data, config, tokenize):
+    def fingerprint(seed=0, **changes):
+        batches = Batches(data, dataclasses.replace(config, **changes), seed=seed, tokenize=tokenize)
+        batches.close()
+        return batches.fingerprint
+
+    assert fingerprint() == fingerprint(threads=7, prefetch=2)
+    assert fingerprint()["dataset"] == data.fingerprint
+    for other in (fingerprint(seed=1), fingerprint(batch_size=16), fingerprint(max_aspect=1.0)):
+        assert other != fingerprint()
+
+
+def test_errors_say_what_to_change(data, config, tokenize, tmp_path):
+    with pytest.raises(ValueError, match="sum to 1"):
+        dataclasses.replace(config, short=0.9)
+    with pytest.raises(ValueError, match=r"data\.threads is 0"):
+        dataclasses.replace(config, threads=0)
+    with pytest.raises(ValueError, match="not a whole share"):
+        Batches(data, config, seed=0, tokenize=tokenize, shard_index=0, shard_count=3)
+    with pytest.raises(ValueError, match=r"data\.text_length"):
+        next(Batches(data, dataclasses.replace(config, text_length=99), seed=0, tokenize=tokenize))
+    dataset(tmp_path, [record(0)])
+    with pytest.raises(RecordError, match="'holdout' has no records"):
+        Batches(open_dataset(tmp_path, "holdout"), config, seed=0, tokenize=tokenize)
+
+
+def test_a_damaged_picture_is_named(tmp_path, config, tokenize):
+    bad = dataclasses.replace(record(3), image=encode_png(picture(3, 32, 32))[:60])
+    dataset(tmp_path, [bad])
+    with pytest.raises(RecordError, match="record 'r3' cannot be decoded"):
+        next(Batches(open_dataset(tmp_path, "train"), config, seed=0, tokenize=tokenize))

@@ -1,0 +1,88 @@
+"""Records: what is written is read, in any order, and damage is named."""
+
+import dataclasses
+import json
+
+import pytest
+from made import dataset, record
+
+from fooddit.data.captions import Caption
+from fooddit.data.records import RecordError, decode_record, encode_record, open_dataset
+
+RECORDS = [record(i, width=32 + i, height=24) for i in range(20)]
+
+
+def test_a_record_comes_back_whole():
+    for found in (RECORDS[3], dataclasses.replace(RECORDS[4], attributes={"kind": "pizza", "count": 3})):
+        assert decode_record(encode_record(found)) == found
+
+
+def test_random_access_over_shards(tmp_path):
+    dataset(tmp_path, RECORDS, RECORDS[:2], shard_bytes=8000)
+    found = open_dataset(tmp_path, "train")
+    assert len(list(tmp_path.glob("train-*.array_record"))) > 2
+    assert len(found) == 20 and len(open_dataset(tmp_path, "holdout")) == 2
+    assert found.read([19, 0, 7, 7]) == [RECORDS[19], RECORDS[0], RECORDS[7], RECORDS[7]]
+    assert found[5] == RECORDS[5] and found[-1] == RECORDS[19]
+    assert list(found) == RECORDS
+    assert found.sizes.tolist() == [[r.width, r.height] for r in RECORDS]
+    assert next(iter(found.captions())) == Caption("dish 0", "short", "en")
+    with pytest.raises(IndexError, match="has 20"):
+        found[20]
+
+
+def test_same_records_same_bytes_and_fingerprint(tmp_path):
+    assert dataset(tmp_path / "a", RECORDS) == dataset(tmp_path / "b", RECORDS)
+    for path in (tmp_path / "a").iterdir():
+        assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
+
+
+@pytest.mark.parametrize("change", ["order", "caption", "image", "split"])
+def test_fingerprint_sees_every_change(tmp_path, change):
+    train, holdout = list(RECORDS), []
+    if change == "order":
+        train = train[::-1]
+    if change == "caption":
+        train[0] = dataclasses.replace(train[0], captions=train[1].captions)
+    if change == "image":
+        train[0] = dataclasses.replace(train[0], image=train[1].image)
+    if change == "split":
+        train, holdout = train[:-1], train[-1:]
+    assert dataset(tmp_path / "a", RECORDS) != dataset(tmp_path / "b", train, holdout)
+
+
+def test_what_is_no_dataset_is_named(tmp_path):
+    with pytest.raises(RecordError, match=r"no dataset\.json; make one: fooddit prepare"):
+        open_dataset(tmp_path, "train")
+    dataset(tmp_path, RECORDS)
+    with pytest.raises(RecordError, match="no split 'test'"):
+        open_dataset(tmp_path, "test")
+    manifest = json.loads((tmp_path / "dataset.json").read_text())
+    (tmp_path / "dataset.json").write_text(json.dumps(manifest | {"version": 99}))
+    with pytest.raises(RecordError, match="99"):
+        open_dataset(tmp_path, "train")
+    (tmp_path / "dataset.json").write_text("{")
+    with pytest.raises(RecordError, match="damaged"):
+        open_dataset(tmp_path, "train")
+
+
+def test_a_shard_cut_short_or_missing_is_named(tmp_path):
+    dataset(tmp_path, RECORDS)
+    shard = tmp_path / "train-00000.array_record"
+    shard.write_bytes(shard.read_bytes()[:-100])
+    with pytest.raises(RecordError, match=r"train-00000\.array_record: \d+ bytes, expected"):
+        open_dataset(tmp_path, "train")
+    shard.unlink()
+    with pytest.raises(RecordError, match=r"train-00000\.array_record: missing"):
+        open_dataset(tmp_path, "train")
+
+
+def test_a_flipped_bit_is_an_error_not_another_picture(tmp_path):
+    dataset(tmp_path, RECORDS)
+    shard = tmp_path / "train-00000.array_record"
+    data = bytearray(shard.read_bytes())
+    at = data.find(RECORDS[9].image)
+    data[at + 50] ^= 1
+    shard.write_bytes(data)
+    with pytest.raises(RecordError, match=r"train-00000\.array_record: cannot read records"):
+        open_dataset(tmp_path, "train").read(range(20))
