@@ -135,18 +135,19 @@ def write_contact_sheet(folder: Path, samples: Sequence[tuple[Record, str]], dat
     sheet = Image.new("RGB", (width, _HEADER + rows * (_TILE + _LABEL + _GAP)), _PAPER)
     draw = ImageDraw.Draw(sheet)
     fonts = {size: _fonts(size) for size in (13, 15, 24)}
-    _draw_text(draw, (_GAP, 18), data["source"], fonts[24], _INK, width - 2 * _GAP)
+    _draw_text(draw, (_GAP, 40), data["source"], fonts[24], _INK, width - 2 * _GAP)
     counts = ", ".join(f"{split} {entry['pictures']:,}" for split, entry in data["splits"].items())
     line = f"{counts} pictures; {len(samples)} shown, those with a coloured frame are held out"
-    _draw_text(draw, (_GAP, 52), line, fonts[15], _FAINT, width - 2 * _GAP)
+    _draw_text(draw, (_GAP, 66), line, fonts[15], _FAINT, width - 2 * _GAP)
     for number, (record, split) in enumerate(samples):
         row, column = divmod(number, _COLUMNS)
         x, y = _GAP + column * (_TILE + _GAP), _HEADER + row * (_TILE + _LABEL + _GAP)
         _draw_tile(sheet, draw, (x, y), record, split == "holdout")
         title = record.captions[0].text if record.captions else ""
-        _draw_text(draw, (x, y + _TILE + 6), title, fonts[15], _INK, _TILE, f"dish {record.cluster}")
-        below = f"{record.category}  {record.width}x{record.height}".strip()
-        _draw_text(draw, (x, y + _TILE + 25), below, fonts[13], _FAINT, _TILE, f"{record.width}x{record.height}")
+        _draw_text(draw, (x, y + _TILE + 20), title, fonts[15], _INK, _TILE, f"dish {record.cluster}")
+        category = "" if record.category == title else record.category
+        below = f"{category}  {record.width}x{record.height}".strip()
+        _draw_text(draw, (x, y + _TILE + 37), below, fonts[13], _FAINT, _TILE, f"{record.width}x{record.height}")
     sheet.save(folder / SHEET)
 
 
@@ -172,14 +173,17 @@ def _draw_text(
     width: int,
     instead: str = "",
 ) -> None:
-    """Draws text in the first font that has all of its glyphs, cut with an ellipsis at `width`; `instead` if none has."""
+    """Draws text in the first font with all of its glyphs, cut with an ellipsis at `width`; `instead` if none has them.
+
+    `at` is the left end of the baseline: fonts differ in the height above it.
+    """
     font = next((font for font in fonts if _has_glyphs(font, text)), None)
     if font is None:
         text, font = instead, fonts[-1]
     whole = text
     while text and draw.textlength(text if text == whole else text + "...", font=font) > width:
         text = text[:-1].rstrip()
-    draw.text(at, text if text == whole else text + "...", fill=colour, font=font)
+    draw.text(at, text if text == whole else text + "...", fill=colour, font=font, anchor="ls")
 
 
 def _fonts(size: int) -> list[ImageFont.FreeTypeFont]:

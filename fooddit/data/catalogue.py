@@ -193,7 +193,7 @@ class _Render:
 
 
 def _table(path: Path) -> tuple[int, Callable[[], Iterator[tuple[int, dict[str, Any] | str]]]]:
-    """The number of rows of a metadata file, and a function that yields (line or row number, columns or what is wrong)."""
+    """The number of rows of a metadata file, and a function that yields (line number, columns or what is wrong)."""
     if path.suffix == ".parquet":
         return _parquet(path)
     with path.open("rb") as file:

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-# Unrelated photos of dishes differ in 9 bits at least (89,000 pairs looked at), copies in size, quality and format in 3 at
-# most. A hash alone collides in a large catalogue, so a pair must also be alike in colour, as 8 x 8 thumbnails.
+# Unrelated photos of dishes differ in 9 bits at least (89,000 pairs looked at), copies of another size, quality or
+# format in 3 at most. A hash alone collides in a large catalogue: a pair must also be alike in colour, as 8 x 8
+# thumbnails.
 HASH_DISTANCE = 5
 COLOUR_DISTANCE = 16.0
 

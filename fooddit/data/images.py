@@ -76,8 +76,8 @@ def normalize_picture(data: bytes, size: int | None = None) -> Picture:
     """A file as it came, if every decoder here reads the same pixels from it; else encoded anew. Raises ValueError.
 
     What is encoded anew: rotated by EXIF, palette, alpha (put on white), CMYK, 16 bits, several frames (the first is
-    taken), formats other than JPEG, PNG and WebP; and, when `size` is given, a picture whose shorter side is longer than
-    that, which is shrunk to it. JPEG and WebP become JPEG of quality 95, the rest PNG.
+    taken), formats other than JPEG, PNG and WebP; and, when `size` is given, a picture whose shorter side is longer
+    than that, which is shrunk to it. JPEG and WebP become JPEG of quality 95, the rest PNG.
     """
     try:
         with Image.open(io.BytesIO(data)) as opened:

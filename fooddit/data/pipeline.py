@@ -27,11 +27,11 @@ _EXAMPLE_TAG = 1
 class DataConfig:
     """What a training run reads, and how.
 
-    source: a folder that `fooddit prepare` wrote. batch_size: global, over all hosts. image_size: the side of the square
-    that sets the token count; grid: the side of one token in pixels; max_aspect: 1 for squares only, else buckets of
-    other aspects with the same token count. flip: mirror half of the pictures; off, since captions may say left and
-    right. short, dense, dropped: odds of the caption styles and of none. text_length: tokens of a caption. threads:
-    decoding threads. prefetch: batches kept ready.
+    source: a folder that `fooddit prepare` wrote. batch_size: global, over all hosts. image_size: the side of the
+    square that sets the token count; grid: the side of one token in pixels; max_aspect: 1 for squares only, else
+    buckets of other aspects with the same token count. flip: mirror half of the pictures; off, since captions may say
+    left and right. short, dense, dropped: odds of the caption styles and of none. text_length: tokens of a caption.
+    threads: decoding threads. prefetch: batches kept ready.
     """
 
     source: str

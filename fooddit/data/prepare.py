@@ -1,7 +1,8 @@
-"""`fooddit prepare`: a catalogue becomes records, split by dish and near-duplicate cluster, with a card and a contact sheet."""
+"""`fooddit prepare`: a catalogue becomes records, split by dish and near-duplicate, with a card and a contact sheet."""
 
 from __future__ import annotations
 
+import array
 import collections
 import hashlib
 import os
@@ -103,8 +104,8 @@ class _Found:
     """What is remembered of each usable picture: enough to split, a few hundred bytes each."""
 
     dishes: list[str] = field(default_factory=list)
-    hashes: list[int] = field(default_factory=list)
-    thumbnails: list[np.ndarray] = field(default_factory=list)
+    hashes: array.array = field(default_factory=lambda: array.array("Q"))
+    thumbnails: bytearray = field(default_factory=bytearray)
     fixed_splits: list[str | None] = field(default_factory=list)
     rejections: list[Rejection] = field(default_factory=list)
     filtered: int = 0
@@ -127,7 +128,7 @@ def _read_all(
             found.fixed_splits.append(row.split)
             if row.split is None:
                 found.hashes.append(difference_hash(result.pixels))
-                found.thumbnails.append(thumbnail(result.pixels))
+                found.thumbnails += thumbnail(result.pixels).tobytes()
             record = Record(
                 id=row.id,
                 dish_id=row.dish_id,
@@ -197,7 +198,8 @@ def _split(found: _Found, holdout: float, seed: int) -> tuple[np.ndarray, np.nda
     """The cluster, int64 (n,), and the split, str (n,), of every picture."""
     if found.fixed_splits[0] is not None:
         return components(found.dishes, []), np.array(found.fixed_splits)
-    pairs = near_duplicates(np.array(found.hashes, np.uint64), np.array(found.thumbnails, np.uint8))
+    thumbnails = np.frombuffer(found.thumbnails, np.uint8).reshape(len(found.hashes), -1)
+    pairs = near_duplicates(np.array(found.hashes, np.uint64), thumbnails)
     clusters = components(found.dishes, pairs)
     counts = np.bincount(clusters)
     names = {int(cluster): dish for dish, cluster in zip(reversed(found.dishes), reversed(clusters), strict=True)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import dataclasses
 import hashlib
 import json
@@ -75,7 +76,7 @@ class RecordWriter:
         self._writer: ArrayRecordWriter | None = None
         self._shards: list[dict[str, Any]] = []
         self._written = 0
-        self._sizes: list[tuple[int, int]] = []
+        self._sizes = array.array("i")
         self._hash = hashlib.sha256()
 
     def write(self, record: Record) -> None:
@@ -85,15 +86,15 @@ class RecordWriter:
         self._writer.write(data)
         self._written += len(data)
         self._shards[-1]["records"] += 1
-        self._sizes.append((record.width, record.height))
+        self._sizes.extend((record.width, record.height))
         self._hash.update(hashlib.sha256(data).digest())
 
     def close(self) -> dict[str, Any]:
         self._finish_shard()
-        sizes = np.array(self._sizes, dtype=_SIZE)
+        sizes = np.array(self._sizes, np.int32).view(_SIZE)
         np.save(self._folder / f"{self._split}-sizes.npy", sizes)
         return {
-            "records": len(self._sizes),
+            "records": len(sizes),
             "fingerprint": self._hash.hexdigest(),
             "sizes": f"{self._split}-sizes.npy",
             "shards": self._shards,
@@ -114,7 +115,7 @@ class RecordWriter:
 
 
 def write_manifest(folder: str | Path, source: str, splits: dict[str, dict[str, Any]]) -> str:
-    """Writes dataset.json, the last file of a dataset; returns the fingerprint: a hash of all content hashes in order."""
+    """Writes dataset.json, a dataset's last file; returns the fingerprint, a hash of all content hashes in order."""
     order = "".join(splits[split]["fingerprint"] for split in SPLITS)
     fingerprint = hashlib.sha256(order.encode()).hexdigest()
     manifest = {

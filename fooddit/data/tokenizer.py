@@ -16,7 +16,7 @@ PADDING = "<pad>"
 _VERSION = 1
 
 # One piece is a word with the space before it, one digit, one Chinese character, or a run of punctuation; merges never
-# cross pieces. A Chinese run is not one piece on purpose: its frequent runs would become tokens that bind two attributes
+# cross pieces. A Chinese run is not one piece on purpose: frequent runs would become tokens that bind two attributes
 # ("blue" + "round" of "blue round plate"), and a new combination of the two would be spelled with other tokens.
 _PIECES = r"\p{Han}| ?[\p{L}\p{M}&&[^\p{Han}]]+| ?\p{N}| ?[^\s\p{L}\p{N}\p{M}]+|\s"
 _SPACES = re.compile(r"\s+")

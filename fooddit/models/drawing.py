@@ -7,6 +7,7 @@ from typing import Protocol
 import jax
 import numpy as np
 
+from fooddit.data.pipeline import DataConfig
 from fooddit.data.tokenizer import Tokenizer
 from fooddit.diffusion import ObjectiveConfig, example_keys
 from fooddit.models.autoencoder import patch_positions
@@ -20,6 +21,7 @@ from fooddit.models.text_to_image import SamplingConfig, TextToImage, draw
 class ModelConfig(Protocol):
     """The part of a text-to-image experiment that drawing needs."""
 
+    data: DataConfig
     model: DiTConfig
     text: TextConfig
     objective: ObjectiveConfig
@@ -34,10 +36,15 @@ class Artist:
     """
 
     def __init__(self, config: ModelConfig, space: PictureSpace, tokenizer: Tokenizer, size: tuple[int, int]):
-        """`size`: height and width of the pictures in pixels, multiples of `space.grid`."""
+        """`size`: height and width of the pictures in pixels, multiples of `space.grid`.
+
+        Positions are scaled by resolution: a larger picture has more tokens in the area that training knew.
+        """
         self.config, self.space, self.tokenizer, self.size = config, space, tokenizer, size
         self.shape = space.shape(*size)
-        self.positions = patch_positions(self.shape)
+        self.trained_tokens = (config.data.image_size // space.grid) ** 2
+        scale = (self.trained_tokens / (self.shape[0] * self.shape[1])) ** 0.5
+        self.positions = patch_positions(self.shape) * scale
         self._definition = define(
             lambda rngs: TextToImage(config.model, config.text, token_features=space.features, rngs=rngs)
         )

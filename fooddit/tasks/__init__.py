@@ -37,5 +37,5 @@ def _load(name: str, what: str) -> Any:
 
 
 def make_task(experiment, workdir) -> Any:
-    """The task of an experiment. A `scenes:N` source is rendered into `workdir` first."""
-    return task_class(experiment.task)(experiment)
+    """The task of an experiment; what it makes of its own goes to `workdir`."""
+    return task_class(experiment.task)(experiment, workdir)

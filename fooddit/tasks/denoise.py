@@ -1,12 +1,14 @@
 """Text to picture by rectified flow: stages 1 to 3 are this task with other data and other starts."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from fooddit.data.pipeline import Batches, DataConfig, open_dataset
+from fooddit.data.prepare import prepare
 from fooddit.data.tokenizer import Tokenizer, train_tokenizer
 from fooddit.diffusion import (
     ObjectiveConfig,
@@ -24,6 +26,7 @@ from fooddit.models.picture_space import PictureSpace, SpaceConfig
 from fooddit.models.text import TextConfig
 from fooddit.models.text_to_image import SamplingConfig, TextToImage, flops_per_example
 from fooddit.tasks.scene_alignment import alignment, scene_prompts
+from fooddit.training.checkpoint import load_parameters
 from fooddit.training.task import Evaluation, Experiment
 
 TIME_BINS = 5
@@ -68,8 +71,8 @@ class DenoiseExperiment(Experiment):
 class Denoise:
     """The velocity (or x0) of pictures in a picture space, given captions."""
 
-    def __init__(self, experiment: DenoiseExperiment, tokenizer: Tokenizer | None = None):
-        """`tokenizer`: of the run that this one starts from; None trains one on the data's captions."""
+    def __init__(self, experiment: DenoiseExperiment, workdir: Path):
+        """`workdir`: a "scenes:N" source is rendered into its records folder."""
         self.experiment = experiment
         self.space = PictureSpace(experiment.space)
         if self.space.grid != experiment.data.grid:
@@ -77,9 +80,9 @@ class Denoise:
                 f"data.grid is {experiment.data.grid}, but a token of space.autoencoder={experiment.space.autoencoder!r} "
                 f"with space.patch={experiment.space.patch} is {self.space.grid} pixels; set data.grid={self.space.grid}"
             )
-        self.train_set = open_dataset(experiment.data.source, "train")
-        self.holdout_set = open_dataset(experiment.data.source, "holdout")
-        self.tokenizer = tokenizer or _train_tokenizer(self.train_set, experiment.text.vocabulary)
+        folder = _records(experiment.data, workdir)
+        self.train_set, self.holdout_set = open_dataset(folder, "train"), open_dataset(folder, "holdout")
+        self.tokenizer = _tokenizer(experiment, self.train_set)
         self.length = (experiment.data.image_size // self.space.grid) ** 2
         self.definition = define(
             lambda rngs: TextToImage(experiment.model, experiment.text, token_features=self.space.features, rngs=rngs)
@@ -175,8 +178,22 @@ class Denoise:
         return {"val/loss": sums[0].sum() / sums[1].sum(), **bins}
 
 
-def _train_tokenizer(dataset, vocabulary: int) -> Tokenizer:
-    return train_tokenizer((caption.text for caption in dataset.captions()), vocabulary)
+def _records(config: DataConfig, workdir: Path) -> Path:
+    """The folder of records; scenes are rendered once, at the run's size."""
+    if not config.source.startswith("scenes:"):
+        return Path(config.source)
+    folder = workdir / f"records-{config.source.replace(':', '-')}-{config.image_size}"
+    if not folder.exists():
+        prepare(config.source, folder, size=config.image_size)
+    return folder
+
+
+def _tokenizer(experiment: DenoiseExperiment, dataset) -> Tokenizer:
+    """Of the run that this one starts from, whose embeddings it takes; else trained on the data's captions."""
+    if experiment.init_from:
+        _, metadata = load_parameters(experiment.init_from)
+        return Tokenizer.from_json(metadata["task"]["tokenizer"])
+    return train_tokenizer((caption.text for caption in dataset.captions()), experiment.text.vocabulary)
 
 
 def _prompts(dataset, count: int) -> list[str]:

@@ -23,7 +23,7 @@ ITEMS = ("state", "metadata", "checksums")
 _READ_ERRORS = (ValueError, KeyError, TypeError, OSError)
 
 
-class CheckpointCorrupted(RuntimeError):
+class CheckpointCorrupted(ValueError):
     """A committed step whose bytes are not those that were saved: .step, .problems, .other_steps say more."""
 
     def __init__(self, directory: epath.Path, step: int, problems: list[str]):

@@ -19,9 +19,10 @@ from fooddit.training.checkpoint_layout import FOLDER
 from fooddit.training.metrics import MetricWriter
 from fooddit.training.optimizer import make_optimizer, schedule
 from fooddit.training.progress import Progress
+from fooddit.training.report import write_report
 from fooddit.training.state import State
 from fooddit.training.step import make_step
-from fooddit.training.task import Experiment, Task, profile_steps
+from fooddit.training.task import Evaluation, Experiment, Task, profile_steps
 from fooddit.training.throughput import peak_flops, utilization
 
 
@@ -30,13 +31,11 @@ class TrainingDiverged(RuntimeError):
 
 
 class Result(NamedTuple):
-    """The end of a run: averaged parameters, the last evaluation's numbers, and what the run cost."""
+    """The end of a run: averaged parameters, the last evaluation, and what summary.json says."""
 
     params: Any
-    scalars: dict[str, float]
-    steps: int
-    seconds: float
-    images_per_second: float
+    evaluation: Evaluation
+    summary: dict[str, Any]
 
 
 def train(task: Task, experiment: Experiment, workdir: Path) -> Result:
@@ -87,7 +86,7 @@ def train(task: Task, experiment: Experiment, workdir: Path) -> Result:
             if step > first and step % experiment.checkpoint.every == 0:
                 checkpointer.save(step, state, {**metadata, "data": _data(batches)})
             if step > first and experiment.evaluate_every and step % experiment.evaluate_every == 0:
-                _evaluate(task, state, frozen, step, writer, workdir)
+                _evaluate(task, state, frozen, step, writer)
                 window.restart(step)
             if step == profile[0]:
                 jax.profiler.start_trace(workdir / "profile")
@@ -95,7 +94,7 @@ def train(task: Task, experiment: Experiment, workdir: Path) -> Result:
             waited = time.perf_counter()
             host_batch = next(batches)
             window.waited += time.perf_counter() - waited
-            window.examples += len(host_batch["index"]) * jax.process_count()
+            window.batch = len(host_batch["index"]) * jax.process_count()
             batch = to_device(frozen, _put(host_batch, place))
             state, metrics = step_function(state, frozen, batch)
 
@@ -113,45 +112,46 @@ def train(task: Task, experiment: Experiment, workdir: Path) -> Result:
         if pending is not None:
             _count_skipped(pending, skipped, settings.max_skipped, settings.steps)
             _log(pending, settings.steps, window, writer, progress, task, capacity, learning_rate)
-        if first < settings.steps:
             checkpointer.save(settings.steps, state, {**metadata, "data": _data(batches)})
-        scalars = _evaluate(task, state, frozen, settings.steps, writer, workdir)
+        evaluation = _evaluate(task, state, frozen, settings.steps, writer)
         checkpointer.wait()
     finally:
         batches.close()
         progress.close()
         writer.close()
         checkpointer.close()
-    from fooddit.training.report import write_report
-
+    summary = {
+        **evaluation.details,
+        **evaluation.scalars,
+        "steps": settings.steps,
+        "seconds": round(time.perf_counter() - started, 1),
+        "images_per_second": round(window.images_per_second, 1),
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(task.shapes)),
+        "checkpoint": str(workdir / FOLDER / str(settings.steps)),
+    }
+    (workdir / "summary.json").write_text(json.dumps(summary, indent=2, ensure_ascii=False), encoding="utf-8")
     write_report(workdir)
-    return Result(
-        jax.device_get(state.opt_state["ema"].params),
-        scalars,
-        settings.steps,
-        time.perf_counter() - started,
-        window.images_per_second,
-    )
+    return Result(jax.device_get(state.opt_state["ema"].params), evaluation, summary)
 
 
 class _Window:
     """What happened since the last line of metrics."""
 
     def __init__(self, step: int):
-        self.images_per_second = 0.0
+        self.images_per_second, self.batch = 0.0, 0
         self.restart(step)
 
     def restart(self, step: int) -> None:
-        self.step, self.began, self.waited, self.examples = step, time.perf_counter(), 0.0, 0
+        self.step, self.began, self.waited = step, time.perf_counter(), 0.0
 
     def close(self, step: int) -> dict[str, float]:
         """Rates of the window that ends at `step`; a new one begins."""
         seconds = time.perf_counter() - self.began
-        self.images_per_second = self.examples / seconds
+        self.images_per_second = self.batch * (step - self.step) / seconds
         rates = {
             "train/images_per_second": self.images_per_second,
             "train/data_wait": self.waited / seconds,
-            "train/step_seconds": seconds / max(step - self.step, 1),
+            "train/step_seconds": seconds / (step - self.step),
         }
         self.restart(step)
         return rates
@@ -239,16 +239,15 @@ def _count_skipped(metrics: dict, before: int, limit: int, step: int) -> int:
 
 
 def _log(metrics, step, window, writer, progress, task, capacity, learning_rate) -> None:
-    batch = window.examples / max(step - window.step, 1)
     rates = window.close(step)
-    share = utilization(task.flops_per_example * batch, rates["train/step_seconds"], capacity)
+    share = utilization(task.flops_per_example * window.batch, rates["train/step_seconds"], capacity)
     values = {f"train/{name}": value for name, value in metrics.items()}
     line = {**values, **rates, "train/learning_rate": float(learning_rate(step - 1)), "train/utilization": share}
     writer.scalars(step, line)
     progress.update(step, line)
 
 
-def _evaluate(task: Task, state: State, frozen, step: int, writer: MetricWriter, workdir: Path) -> dict[str, float]:
+def _evaluate(task: Task, state: State, frozen, step: int, writer: MetricWriter) -> Evaluation:
     """The task's judgement of the averaged parameters, written where the report finds it."""
     result = task.evaluate(state.opt_state["ema"].params, frozen, step)
     writer.scalars(step, result.scalars)
@@ -257,7 +256,7 @@ def _evaluate(task: Task, state: State, frozen, step: int, writer: MetricWriter,
     if result.samples is not None:
         columns = math.ceil(len(result.samples) ** 0.5)
         writer.image(step, "samples", tile(result.samples, columns), result.prompts)
-    return result.scalars
+    return result
 
 
 def tile(images: np.ndarray, columns: int) -> np.ndarray:

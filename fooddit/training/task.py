@@ -79,12 +79,14 @@ class Evaluation:
       scalars: numbers by name.
       images: uint8 (height, width, 3) pictures by name, for TensorBoard.
       samples: uint8 (n, height, width, 3) pictures that go into the report as a grid, with their `prompts`.
+      details: JSON for summary.json.
     """
 
     scalars: dict[str, float] = field(default_factory=dict)
     images: dict[str, np.ndarray] = field(default_factory=dict)
     samples: np.ndarray | None = None
     prompts: tuple[str, ...] = ()
+    details: dict[str, Any] = field(default_factory=dict)
 
 
 class BatchIterator(Protocol):

@@ -45,7 +45,8 @@ def test_passes_are_whole_permutations_and_differ():
     plan = Plan(np.full((100, 2), 64), SQUARE, 10, seed=1)
     passes = [np.concatenate([plan.batch(10 * p + i)[1] for i in range(10)]) for p in range(2)]
     assert sorted(passes[0]) == sorted(passes[1]) == list(range(100))
-    assert (passes[0] != passes[1]).any() and (passes[0] != np.arange(100)).any()
+    batches = [{frozenset(chunk.tolist()) for chunk in np.split(order, 10)} for order in passes]
+    assert not batches[0] & batches[1] and frozenset(range(10)) not in batches[0]
 
 
 def test_a_batch_is_one_bucket_and_nearest_in_aspect():
@@ -57,6 +58,12 @@ def test_a_batch_is_one_bucket_and_nearest_in_aspect():
         others = np.array([b.width / b.height for b in table])
         nearest = np.abs(np.log(aspects[:, None] / others)).argmin(1)
         assert {table[i] for i in nearest} == {bucket} or bucket in (table[0], table[-1])
+
+
+def test_a_small_bucket_joins_its_neighbour():
+    wide, tall = (Bucket(32, 64), Bucket(40, 56)), (Bucket(56, 40), Bucket(64, 32))
+    sizes = np.array([[200, 100]] * 3 + [[140, 100]] * 20 + [[100, 140]] * 20 + [[100, 200]] * 3)
+    assert Plan(sizes, wide + tall, 8, seed=0).bucket_counts() == {wide[1]: 23, tall[0]: 23}
 
 
 def test_small_buckets_are_merged_and_nothing_is_lost():

@@ -4,10 +4,10 @@ import csv
 import json
 
 import pytest
-from made import jpeg
 
 from fooddit.data.captions import Caption
 from fooddit.data.catalogue import CatalogueError, Rejection, open_catalogue
+from tests.data.made import jpeg
 
 ROWS = [
     {"file_name": "a.jpg", "title": "红烧肉", "category": "Meat_Dish", "language": "zh-CN", "dish_id": "d1"},
@@ -140,7 +140,7 @@ def test_tfds_without_tensorflow(tmp_path):
 
     class MadeDishes(tfds.core.GeneratorBasedBuilder):
         VERSION = tfds.core.Version("1.0.0")
-        pkg_dir_path = tmp_path
+        pkg_dir_path = code_path = tmp_path
 
         def _info(self):
             label = tfds.features.ClassLabel(names=["apple_pie", "ramen"])

@@ -4,12 +4,12 @@ import dataclasses
 
 import numpy as np
 import pytest
-from made import dataset, picture, record
 
 from fooddit.data.images import encode_png
 from fooddit.data.pipeline import Batches, DataConfig, example_draws, open_dataset
 from fooddit.data.records import RecordError
 from fooddit.data.tokenizer import train_tokenizer
+from tests.data.made import dataset, picture, record
 
 LENGTH = 12
 

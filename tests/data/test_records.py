@@ -4,10 +4,10 @@ import dataclasses
 import json
 
 import pytest
-from made import dataset, record
 
 from fooddit.data.captions import Caption
 from fooddit.data.records import RecordError, decode_record, encode_record, open_dataset
+from tests.data.made import dataset, record
 
 RECORDS = [record(i, width=32 + i, height=24) for i in range(20)]
 

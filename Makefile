@@ -1,0 +1,38 @@
+# make quickstart: a model of dish scenes from nothing, in ten minutes. make test: the whole suite.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PARITY := .venv-parity
+
+.PHONY: quickstart test parity lint clean
+
+quickstart: $(VENV)/.installed
+	$(BIN)/python main.py --config=configs/quickstart.py --workdir=runs/quickstart
+
+test: $(VENV)/.installed-test
+	$(BIN)/python -m pytest tests
+
+lint: $(VENV)/.installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# Checks against torch implementations, in an environment of their own.
+parity: $(PARITY)/.installed
+	$(PARITY)/bin/python -m pytest parity
+
+$(VENV)/.installed: setup.py constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q -c constraints.txt -e .
+	touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	$(BIN)/python -m pip install -q -c constraints.txt -e .[prep,test]
+	touch $@
+
+$(PARITY)/.installed: parity/requirements.txt constraints.txt setup.py
+	test -x $(PARITY)/bin/python || $(PYTHON) -m venv $(PARITY)
+	$(PARITY)/bin/python -m pip install -q -c constraints.txt -r parity/requirements.txt -e .[test]
+	touch $@
+
+clean:
+	rm -rf $(VENV) $(PARITY) *.egg-info

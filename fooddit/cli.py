@@ -1,0 +1,33 @@
+"""The command line: fooddit prepare | generate | checkpoint. Each command imports what it needs when it runs."""
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+COMMANDS = {
+    "prepare": ("fooddit.data.prepare_command", "a catalogue of photos (or scenes, or a TFDS builder) becomes records"),
+    "generate": ("fooddit.generate_command", "pictures from a checkpoint"),
+    "checkpoint": ("fooddit.training.checkpoint_command", "list, verify or hash a run's checkpoints"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command; bad input is one line on stderr and exit code 2."""
+    parser = argparse.ArgumentParser(
+        prog="fooddit", description="Train and use image models of dishes. Training: python main.py --config=FILE"
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (module, text) in COMMANDS.items():
+        command = commands.add_parser(name, help=text, description=text)
+        importlib.import_module(module).add_arguments(command)
+        command.set_defaults(run=importlib.import_module(module).run)
+    args = parser.parse_args(arguments)
+    # What XLA and gRPC write at start-up says nothing to a user.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    try:
+        return args.run(args)
+    except (ValueError, OSError, LookupError) as error:
+        print(f"fooddit {args.command}: {error}", file=sys.stderr)
+        return 2

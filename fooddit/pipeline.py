@@ -1,0 +1,136 @@
+"""A checkpoint as a Python object that makes pictures."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from fooddit.config import build
+from fooddit.data.tokenizer import Tokenizer
+from fooddit.diffusion import resolution_shift
+from fooddit.models.drawing import Artist
+from fooddit.models.picture_space import PictureSpace
+from fooddit.models.text_to_image import SamplingConfig
+from fooddit.tasks.denoise import DenoiseExperiment
+from fooddit.training.checkpoint import load_parameters
+from fooddit.training.checkpoint_layout import find_checkpoints, list_steps
+
+# Pictures drawn at once: one number for every call, since another batch size is another program and may round otherwise.
+BATCH_SIZE = 8
+MAX_SEED = 2**32 - 1
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture and all that is needed to make it again."""
+
+    image: Image.Image
+    prompt: str
+    seed: int
+    checkpoint: str
+    sampling: SamplingConfig
+
+    def save(self, path: str | Path) -> None:
+        """Writes a PNG whose text chunks hold prompt, seed, checkpoint and sampling settings."""
+        info = PngInfo()
+        facts = {"prompt": self.prompt, "seed": self.seed, "checkpoint": self.checkpoint}
+        facts |= {name: getattr(self.sampling, name) for name in ("steps", "method", "guidance_scale")}
+        for name, value in facts.items():
+            info.add_itxt(name, str(value))
+        self.image.save(path, pnginfo=info)
+
+
+class Pipeline:
+    """Text to pictures with the averaged weights of a run.
+
+    pipe = fooddit.Pipeline.from_checkpoint("runs/quickstart")
+    images = pipe("two dumplings on a round blue plate", num_images=4, seed=0)
+    """
+
+    def __init__(self, experiment: DenoiseExperiment, params, tokenizer: Tokenizer, space: PictureSpace, name: str):
+        self.experiment, self.params, self.tokenizer, self.space, self.name = experiment, params, tokenizer, space, name
+        self._artists: dict[tuple[int, int], Artist] = {}
+
+    @classmethod
+    def from_checkpoint(cls, directory: str | Path, step: int | None = None) -> "Pipeline":
+        """Loads the newest step (or `step`) of a workdir.
+
+        Raises:
+          FileNotFoundError: no checkpoint there; ValueError: one of another kind, or its autoencoder is another now.
+        """
+        folder = find_checkpoints(directory)
+        params, metadata = load_parameters(directory, step)
+        kind = metadata["task"]["kind"]
+        if kind != "text_to_image":
+            raise ValueError(f"{directory}: holds a checkpoint of kind {kind!r}, expected text_to_image")
+        experiment = build(DenoiseExperiment, metadata["experiment"])
+        space = PictureSpace(experiment.space)
+        if space.description != metadata["task"]["space"]:
+            raise ValueError(
+                f"{directory} was trained with the picture space {metadata['task']['space']}, but config.space gives "
+                f"{space.description} now; put the weights it was trained with back"
+            )
+        step = list_steps(folder)[-1] if step is None else step
+        tokenizer = Tokenizer.from_json(metadata["task"]["tokenizer"])
+        return cls(experiment, params, tokenizer, space, f"{folder}/{step}")
+
+    def __call__(self, prompt: str | Sequence[str], **arguments) -> list[Image.Image]:
+        """PIL pictures: `num_images` for each prompt, in order; arguments as in `generate`."""
+        return [picture.image for picture in self.generate(prompt, **arguments)]
+
+    def generate(
+        self,
+        prompt: str | Sequence[str],
+        *,
+        num_images: int = 1,
+        seed: int = 0,
+        steps: int | None = None,
+        guidance_scale: float | None = None,
+        size: int | tuple[int, int] | None = None,
+        progress: Callable[[int], None] = lambda done: None,
+    ) -> list[Picture]:
+        """Pictures with what made them; image i of every prompt has seed + i.
+
+        A picture depends on its prompt, its seed and the settings, not on what else is drawn in the same call.
+
+        Args:
+          prompt: one or several, Chinese or English.
+          steps, guidance_scale: of the sampler; None takes the run's own.
+          size: side of a square, or (height, width), in pixels; multiples of the model's token.
+          progress: called with the number of pictures done.
+
+        Raises:
+          ValueError: a number out of range, or a size that is not a multiple of the token's.
+        """
+        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        if num_images < 1 or not 0 <= seed <= MAX_SEED - num_images:
+            raise ValueError(f"found num_images={num_images}, seed={seed}; expected at least 1, and 0 to {MAX_SEED}")
+        changes = {"steps": steps, "guidance_scale": None if guidance_scale is None else float(guidance_scale)}
+        sampling = replace(self.experiment.sampling, **{k: v for k, v in changes.items() if v is not None})
+        artist = self._artist(size or self.experiment.data.image_size)
+        wanted = [(text, seed + i) for text in prompts for i in range(num_images)]
+        images = artist.draw(
+            self.params,
+            self.space.params,
+            [text for text, _ in wanted],
+            [number for _, number in wanted],
+            batch_size=BATCH_SIZE,
+            sampling=replace(sampling, shift=sampling.shift * self._shift(artist)),
+            progress=progress,
+        )
+        return [
+            Picture(Image.fromarray(image), text, number, self.name, sampling)
+            for image, (text, number) in zip(images, wanted)
+        ]
+
+    def _artist(self, size: int | tuple[int, int]) -> Artist:
+        """One for each size, so that its program is compiled once."""
+        size = (size, size) if isinstance(size, int) else tuple(size)
+        if size not in self._artists:
+            self._artists[size] = Artist(self.experiment, self.space, self.tokenizer, size)
+        return self._artists[size]
+
+    def _shift(self, artist: Artist) -> float:
+        return resolution_shift(len(artist.positions), artist.trained_tokens)

@@ -1,0 +1,81 @@
+"""The coordinate check of muP (Yang et al. 2021, appendix D.1): after some steps, activations do not grow with width."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from fooddit.models.dit import DiTConfig
+from fooddit.models.module import define
+from fooddit.models.text import TextConfig
+from fooddit.models.text_to_image import TextToImage
+from fooddit.training.optimizer import scale_by_width, width_multiplier
+
+WIDTHS = (64, 128, 256)
+
+
+def outputs_after_training(width: int, scaled: bool, steps: int = 6, learning_rate: float = 5e-3) -> list[float]:
+    """Root mean square of the model's output after each Adam step on one batch."""
+    definition = define(
+        lambda r: TextToImage(
+            DiTConfig(width=width, depth=2, head_dim=32),
+            TextConfig(width=32, depth=1, vocabulary=64, length=8),
+            token_features=8,
+            rngs=r,
+        )
+    )
+    a, b, c = jax.random.split(jax.random.key(0), 3)
+    x, target = jax.random.normal(a, (16, 16, 8)), jax.random.normal(b, (16, 16, 8))
+    ids, t = jax.random.randint(c, (16, 8), 1, 64), jnp.linspace(0.1, 1, 16)
+    positions = jnp.stack([jnp.arange(16.0) // 4, jnp.arange(16.0) % 4], -1)
+
+    def predict(params):
+        model = definition.bind(params)
+        return model(x, t, model.encode_text(ids, jnp.ones((16, 8), bool)), positions=positions)
+
+    rule = scale_by_width(definition.axes) if scaled else optax.identity()
+    optimizer = optax.chain(optax.scale_by_adam(), rule, optax.scale(-learning_rate))
+
+    @jax.jit
+    def step(params, state):
+        gradients = jax.grad(lambda p: jnp.mean((predict(p) - target) ** 2))(params)
+        updates, state = optimizer.update(gradients, state, params)
+        params = optax.apply_updates(params, updates)
+        return params, state, jnp.sqrt(jnp.mean(predict(params) ** 2))
+
+    params = definition.init(jax.random.key(1))
+    state, sizes = optimizer.init(params), []
+    for _ in range(steps):
+        params, state, size = step(params, state)
+        sizes.append(float(size))
+    return sizes
+
+
+def slope(scaled: bool) -> float:
+    """Exponent of the output's growth with width, after the first two steps (the first only moves the zero layer)."""
+    sizes = [np.mean(outputs_after_training(width, scaled)[1:3]) for width in WIDTHS]
+    return float(np.polyfit(np.log(WIDTHS), np.log(sizes), 1)[0])
+
+
+def test_activations_do_not_grow_with_width_and_without_the_rule_they_do():
+    with_rule, without = slope(scaled=True), slope(scaled=False)
+    assert abs(with_rule) < 0.25, with_rule
+    assert without > with_rule + 0.3, without
+
+
+@pytest.mark.parametrize(
+    "shape, axes, expected",
+    [
+        ((256, 256), ("embed", "heads"), 0.5),
+        ((4, 256, 1024), ("embed", "mlp"), 0.5),
+        ((688, 256), ("mlp", "embed"), 128 / (688 * 3 / 8)),
+        ((48, 256), ("features", "embed"), 1.0),
+        ((256,), ("embed",), 1.0),
+        ((256, 256), None, 1.0),
+    ],
+)
+def test_only_matrices_whose_fan_in_is_a_width_are_slowed(shape, axes, expected):
+    assert width_multiplier(shape, axes) == pytest.approx(expected)
+
+
