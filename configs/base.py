@@ -1,4 +1,4 @@
-"""What every config starts from: the defaults of a task's dataclasses, as a ConfigDict that the command line can change."""
+"""What every config starts from: the defaults of a task's dataclasses, as a ConfigDict that flags can change."""
 
 import dataclasses
 

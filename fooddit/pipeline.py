@@ -17,7 +17,7 @@ from fooddit.tasks.denoise import DenoiseExperiment
 from fooddit.training.checkpoint import load_parameters
 from fooddit.training.checkpoint_layout import find_checkpoints, list_steps
 
-# Pictures drawn at once: one number for every call, since another batch size is another program and may round otherwise.
+# Pictures drawn at once: one number for every call, as another batch size is another program and may round otherwise.
 BATCH_SIZE = 8
 MAX_SEED = 2**32 - 1
 

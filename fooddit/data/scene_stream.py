@@ -36,7 +36,12 @@ class SceneBatches(Iterator[dict[str, np.ndarray]]):
             raise ValueError(f"data.batch_size is {config.batch_size}: expected a multiple of the {count} processes")
         share = config.batch_size // count
         self.position = position
-        self.fingerprint = {"dataset": "scenes", "seed": seed, "batch_size": config.batch_size, "size": config.image_size}
+        self.fingerprint = {
+            "dataset": "scenes",
+            "seed": seed,
+            "batch_size": config.batch_size,
+            "size": config.image_size,
+        }
 
         def make(position: int) -> dict[str, np.ndarray]:
             first = position * config.batch_size + index * share

@@ -29,8 +29,8 @@ class SceneReader:
             classes = {name: len(values) for name, values in ATTRIBUTES.items()}
             if description["classes"] != classes:
                 raise ValueError(
-                    f"the shipped scene reader knows {description['classes']}, the scenes have {classes}; train it again: "
-                    "python main.py --config=configs/scene_reader.py --workdir=runs/scene_reader"
+                    f"the shipped scene reader knows {description['classes']}, the scenes have {classes}; train it "
+                    "again: python main.py --config=configs/scene_reader.py --workdir=runs/scene_reader"
                 )
         self.params = params
         self._predict = _compiled()

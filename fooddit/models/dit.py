@@ -55,7 +55,8 @@ class DiTConfig:
                 object.__setattr__(self, name, value)
         if self.width % self.head_dim or self.head_dim % 4:
             raise ValueError(
-                f"model: head_dim must be a multiple of 4 that divides the width, found {self.head_dim} and {self.width}"
+                "model: head_dim must be a multiple of 4 that divides the width, "
+                f"found {self.head_dim} and {self.width}"
             )
         if self.remat not in REMAT_POLICIES:
             raise ValueError(f"model.remat: found {self.remat!r}, expected one of {', '.join(REMAT_POLICIES)}")
@@ -118,7 +119,8 @@ class DiT(nnx.Module):
         x, positions, mask = _append(x, positions, mask, extra_tokens)
         condition = self.time(timestep)
         if pooled is not None:
-            condition = condition + self.pooled(pooled.astype(condition.dtype))
+            # A mean over many tokens is small; normalised, it speaks as loud as the time. No caption stays zero.
+            condition = condition + self.pooled(rms_normalise(pooled.astype(condition.dtype)))
         condition = jax.nn.silu(condition)
         modulation = self.modulation(condition).reshape(-1, 6, self.config.width).astype(dtype)
         joined = _join(context, dtype)

@@ -77,7 +77,9 @@ class PictureSpace:
     def shape(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of tokens of a picture. ValueError for sides that are not multiples of `grid`."""
         if height % self.grid or width % self.grid:
-            raise ValueError(f"a picture of {height} x {width} pixels: expected sides that are multiples of {self.grid}")
+            raise ValueError(
+                f"a picture of {height} x {width} pixels: expected sides that are multiples of {self.grid}"
+            )
         return height // self.grid, width // self.grid
 
     def encode(self, params, image: UInt8[Array, "batch height width 3"], length: int) -> Tokens:

@@ -37,7 +37,9 @@ def load_weights(path: str) -> tuple[dict, dict, str]:
                     node = node.setdefault(parent, {})
                 node[leaf] = stored.get_tensor(name).astype(np.float32)
     except (SafetensorError, KeyError) as error:
-        raise ValueError(f"{file}: expected weights written by fooddit (safetensors with a description): {error}") from error
+        raise ValueError(
+            f"{file}: expected weights written by fooddit (safetensors with a description): {error}"
+        ) from error
     return params, description, hashlib.sha256(file.read_bytes()).hexdigest()
 
 

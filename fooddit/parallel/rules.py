@@ -5,7 +5,7 @@ import math
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-# The width of the residual stream is sharded over fsdp, what a matrix product can split without a reduction over tensor.
+# The residual stream's width goes over fsdp; what a matrix product can split without a reduction, over tensor.
 RULES = {
     "batch": ("data", "fsdp"),
     "embed": ("fsdp",),

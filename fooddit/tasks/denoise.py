@@ -65,7 +65,9 @@ class DenoiseExperiment(Experiment):
         if not self.data.source:
             raise ValueError("data.source is empty; give a folder that `fooddit prepare` wrote, or scenes:N")
         if self.data.text_length != self.text.length:
-            raise ValueError(f"data.text_length is {self.data.text_length}, text.length {self.text.length}; make them equal")
+            raise ValueError(
+                f"data.text_length is {self.data.text_length}, text.length {self.text.length}; make them equal"
+            )
 
 
 class Denoise:
@@ -77,8 +79,8 @@ class Denoise:
         self.space = PictureSpace(experiment.space)
         if self.space.grid != experiment.data.grid:
             raise ValueError(
-                f"data.grid is {experiment.data.grid}, but a token of space.autoencoder={experiment.space.autoencoder!r} "
-                f"with space.patch={experiment.space.patch} is {self.space.grid} pixels; set data.grid={self.space.grid}"
+                f"data.grid is {experiment.data.grid}, but a token of {experiment.space} is {self.space.grid} pixels; "
+                f"set data.grid={self.space.grid}"
             )
         folder = _records(experiment.data, workdir)
         self.train_set, self.holdout_set = open_dataset(folder, "train"), open_dataset(folder, "holdout")
@@ -127,13 +129,15 @@ class Denoise:
 
     def evaluate(self, params, frozen, step: int) -> Evaluation:
         settings = self.experiment.evaluation
-        scalars = self._validation(params, frozen)
+        scalars, details, samples = self._validation(params, frozen), {}, None
         prompts = scene_prompts(settings.samples) if self._is_scenes else _prompts(self.holdout_set, settings.samples)
-        images = self.artist.draw(params, frozen, prompts, seeds=range(len(prompts)), batch_size=settings.batch_size)
+        if prompts:
+            samples = self.artist.draw(params, frozen, prompts, range(len(prompts)), batch_size=settings.batch_size)
         if settings.alignment and self._is_scenes:
             measured = alignment(self.artist, params, frozen, settings.alignment, settings.batch_size)
             scalars |= measured.scalars()
-        return Evaluation(scalars, samples=images, prompts=tuple(prompts))
+            details["alignment"] = measured.to_dict()
+        return Evaluation(scalars, samples=samples, prompts=tuple(prompts), details=details)
 
     @property
     def _is_scenes(self) -> bool:

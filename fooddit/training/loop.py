@@ -212,7 +212,11 @@ def _check_data(saved: Mapping[str, Any], batches, directory) -> None:
     if saved["position"] != batches.position:
         raise ValueError(f"{directory}: saved after {saved['position']} batches, found at step {batches.position}")
     now = json.loads(json.dumps(batches.fingerprint))
-    differ = [f"{k}: was {saved['fingerprint'].get(k)!r}, is {v!r}" for k, v in now.items() if saved["fingerprint"].get(k) != v]
+    differ = [
+        f"{k}: was {saved['fingerprint'].get(k)!r}, is {v!r}"
+        for k, v in now.items()
+        if saved["fingerprint"].get(k) != v
+    ]
     if differ:
         raise ValueError(
             f"{directory} was trained on other data ({'; '.join(differ)}); use the same data and batch size, or start "
@@ -232,8 +236,8 @@ def _count_skipped(metrics: dict, before: int, limit: int, step: int) -> int:
     skipped = before + 1 if float(metrics["skipped"]) else 0
     if skipped >= limit:
         raise TrainingDiverged(
-            f"{skipped} steps in a row up to step {step} had a non-finite loss or gradient (the parameters are as before "
-            "them); lower config.optimizer.learning_rate or look at the data, then resume from the last checkpoint"
+            f"{skipped} steps in a row up to step {step} had a non-finite loss or gradient (the parameters are as "
+            "before them); lower config.optimizer.learning_rate or look at the data, then resume from the last checkpoint"
         )
     return skipped
 

@@ -15,8 +15,8 @@ LossFunction = Callable[[Any, Any, dict, jax.Array], tuple[jax.Array, dict]]
 def make_step(loss: LossFunction, optimizer: optax.GradientTransformation, *, seed: int, accumulate: int = 1):
     """step(state, frozen, batch) -> (state, metrics).
 
-    `loss(params, frozen, batch, key) -> (mean over the batch, metrics)`; the key is fold_in(seed, step), the same on any
-    number of devices and after any resume. `accumulate` splits the batch along its first axis; since a loss keys its
+    `loss(params, frozen, batch, key) -> (mean over the batch, metrics)`; the key is fold_in(seed, step), the same on
+    any number of devices and after any resume. `accumulate` splits the batch along its first axis; since a loss keys its
     noise by example, the sum of the parts equals the whole.
     """
 
@@ -53,6 +53,8 @@ def _gradients(loss: LossFunction, params, frozen, batch, key, accumulate: int):
     def add(total, piece):
         return jax.tree.map(jnp.add, total, part(piece)), None
 
-    zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(part, jax.tree.map(lambda x: x[0], pieces)))
+    zero = jax.tree.map(
+        lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(part, jax.tree.map(lambda x: x[0], pieces))
+    )
     total, _ = jax.lax.scan(add, zero, pieces)
     return jax.tree.map(lambda x: x / accumulate, total)

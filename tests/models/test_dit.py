@@ -66,7 +66,12 @@ def test_padding_tokens_and_padding_context_change_nothing():
         t,
         positions=jnp.pad(POSITIONS, ((0, 4), (0, 0)), constant_values=3.0),
         mask=jnp.broadcast_to(jnp.arange(TOKENS + 4) < TOKENS, (2, TOKENS + 4)),
-        context=[Context(jnp.pad(context.tokens, ((0, 0), (0, 2), (0, 0)), constant_values=5.0), jnp.pad(context.mask, ((0, 0), (0, 2))))],
+        context=[
+            Context(
+                jnp.pad(context.tokens, ((0, 0), (0, 2), (0, 0)), constant_values=5.0),
+                jnp.pad(context.mask, ((0, 0), (0, 2))),
+            )
+        ],
         pooled=pooled,
     )
     np.testing.assert_allclose(padded[:, :TOKENS], expected, atol=1e-5)

@@ -1,4 +1,4 @@
-"""The coordinate check of muP (Yang et al. 2021, appendix D.1): after some steps, activations do not grow with width."""
+"""The coordinate check of muP (Yang et al. 2021, appendix D.1): activations do not grow with width in training."""
 
 import jax
 import jax.numpy as jnp
@@ -77,5 +77,3 @@ def test_activations_do_not_grow_with_width_and_without_the_rule_they_do():
 )
 def test_only_matrices_whose_fan_in_is_a_width_are_slowed(shape, axes, expected):
     assert width_multiplier(shape, axes) == pytest.approx(expected)
-
-

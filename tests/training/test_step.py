@@ -19,7 +19,10 @@ def loss(params, frozen, batch, key):
     return error, {"mean": predicted.mean()}
 
 
-def setup(config=OptimizerConfig(warmup=1, learning_rate=0.01), steps=50, **options):
+CONFIG = OptimizerConfig(warmup=1, learning_rate=0.01)
+
+
+def setup(config=CONFIG, steps=50, **options):
     optimizer = make_optimizer(config, steps, AXES)
     params = {"layer": {"kernel": jnp.ones((3, 3)) * 0.1, "bias": jnp.zeros((3,))}}
     state = State(jnp.zeros((), jnp.int32), params, optimizer.init(params))
@@ -69,6 +72,22 @@ def test_noise_depends_on_the_step_and_the_example_only():
 
 
 def test_the_average_follows_the_parameters_with_a_rising_decay():
+    state, step = setup(OptimizerConfig(warmup=1, learning_rate=0.01, ema=0.9))
+    expected = state.params["layer"]["kernel"]
+    for i in range(1, 6):
+        state, _ = step(state, FROZEN, batch(i))
+        rate = min(0.9, (1 + i) / (10 + i))
+        expected = rate * expected + (1 - rate) * state.params["layer"]["kernel"]
+    np.testing.assert_allclose(state.opt_state["ema"].params["layer"]["kernel"], expected, rtol=1e-5)
+
+
+def test_the_learning_rate_rises_then_falls_to_its_final_share():
+    rate = schedule(OptimizerConfig(learning_rate=1.0, warmup=10, final=0.1), steps=100)
+    assert float(rate(0)) == pytest.approx(0.1) and float(rate(10)) == pytest.approx(1.0)
+    assert float(rate(55)) == pytest.approx(0.55, abs=0.01) and float(rate(100)) == pytest.approx(0.1)
+
+
+def test_vectors_are_not_decayed():
     params = {"layer": {"kernel": jnp.ones((3, 3)), "bias": jnp.ones((3,))}}
     gradients = jax.tree.map(jnp.zeros_like, params)
     decaying = make_optimizer(OptimizerConfig(warmup=1, learning_rate=0.1, weight_decay=1.0), 10, AXES)
