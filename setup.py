@@ -31,7 +31,8 @@ setup(
     extras_require={
         "tpu": ["jax[tpu]"],
         "cuda": ["jax[cuda13]"],
-        "prep": ["pyarrow>=18", "tensorflow-datasets>=4.9.10"],
+        # tensorflow-datasets needs importlib_resources and does not say so.
+        "prep": ["importlib_resources>=6", "pyarrow>=18", "tensorflow-datasets>=4.9.10"],
         "test": ["beartype>=0.20", "hypothesis>=6.120", "pytest>=8", "pytest-xdist>=3.6", "ruff>=0.9"],
     },
     entry_points={"console_scripts": ["fooddit=fooddit.cli:main"]},

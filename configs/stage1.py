@@ -40,6 +40,7 @@ def get_config(variant: str = "full"):
     config.evaluate_every = 500
     config.checkpoint.every = 250
     config.model.scan_unroll = 4
+    config.evaluation.nearest = True
     if variant == "tiny":
         config.data.source = "scenes:32"
         config.data.batch_size = 8

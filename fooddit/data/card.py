@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageOps
 
 from fooddit.data.catalogue import Rejection
+from fooddit.data.lettering import draw_line
 from fooddit.data.records import SPLITS, Record
 
 CARD = "dataset_card.md"
@@ -24,24 +25,6 @@ _SIDES = (64, 128, 256, 512, 768, 1024, 2048)
 _ASPECTS = (0.5, 0.67, 0.8, 0.95, 1.05, 1.25, 1.5, 2.0)
 _COLUMNS, _ROWS, _TILE, _GAP, _LABEL, _HEADER = 8, 6, 176, 16, 44, 84
 _PAPER, _INK, _FAINT, _HELD = "#faf8f4", "#2b2622", "#8d857b", "#c2410c"
-
-# Fonts with more glyphs than Pillow's own, by the name of the file, on Linux, macOS and Windows; all but the first have
-# Chinese ones.
-_FONTS = (
-    "DejaVuSans.ttf",
-    "NotoSansCJK-Regular.ttc",
-    "NotoSansCJKsc-Regular.otf",
-    "NotoSansSC-Regular.otf",
-    "SourceHanSansSC-Regular.otf",
-    "wqy-microhei.ttc",
-    "wqy-zenhei.ttc",
-    "DroidSansFallbackFull.ttf",
-    "PingFang.ttc",
-    "Hiragino Sans GB.ttc",
-    "STHeiti Light.ttc",
-    "msyh.ttc",
-    "simhei.ttf",
-)
 
 
 @dataclass
@@ -134,20 +117,19 @@ def write_contact_sheet(folder: Path, samples: Sequence[tuple[Record, str]], dat
     width = _GAP + _COLUMNS * (_TILE + _GAP)
     sheet = Image.new("RGB", (width, _HEADER + rows * (_TILE + _LABEL + _GAP)), _PAPER)
     draw = ImageDraw.Draw(sheet)
-    fonts = {size: _fonts(size) for size in (13, 15, 24)}
-    _draw_text(draw, (_GAP, 40), data["source"], fonts[24], _INK, width - 2 * _GAP)
+    draw_line(draw, (_GAP, 40), data["source"], 24, _INK, width - 2 * _GAP)
     counts = ", ".join(f"{split} {entry['pictures']:,}" for split, entry in data["splits"].items())
     line = f"{counts} pictures; {len(samples)} shown, those with a coloured frame are held out"
-    _draw_text(draw, (_GAP, 66), line, fonts[15], _FAINT, width - 2 * _GAP)
+    draw_line(draw, (_GAP, 66), line, 15, _FAINT, width - 2 * _GAP)
     for number, (record, split) in enumerate(samples):
         row, column = divmod(number, _COLUMNS)
         x, y = _GAP + column * (_TILE + _GAP), _HEADER + row * (_TILE + _LABEL + _GAP)
         _draw_tile(sheet, draw, (x, y), record, split == "holdout")
         title = record.captions[0].text if record.captions else ""
-        _draw_text(draw, (x, y + _TILE + 20), title, fonts[15], _INK, _TILE, f"dish {record.cluster}")
+        draw_line(draw, (x, y + _TILE + 20), title, 15, _INK, _TILE, f"dish {record.cluster}")
         category = "" if record.category == title else record.category
         below = f"{category}  {record.width}x{record.height}".strip()
-        _draw_text(draw, (x, y + _TILE + 37), below, fonts[13], _FAINT, _TILE, f"{record.width}x{record.height}")
+        draw_line(draw, (x, y + _TILE + 37), below, 13, _FAINT, _TILE, f"{record.width}x{record.height}")
     sheet.save(folder / SHEET)
 
 
@@ -162,46 +144,6 @@ def _draw_tile(sheet: Image.Image, draw: ImageDraw.ImageDraw, at: tuple[int, int
     if held:
         draw.rounded_rectangle((at[0] - 4, at[1] - 4, at[0] + _TILE + 3, at[1] + _TILE + 3), 15, fill=_HELD)
     sheet.paste(tile, at, mask.resize((_TILE, _TILE), Image.Resampling.LANCZOS))
-
-
-def _draw_text(
-    draw: ImageDraw.ImageDraw,
-    at: tuple[int, int],
-    text: str,
-    fonts: Sequence[ImageFont.FreeTypeFont],
-    colour: str,
-    width: int,
-    instead: str = "",
-) -> None:
-    """Draws text in the first font with all of its glyphs, cut with an ellipsis at `width`; `instead` if none has them.
-
-    `at` is the left end of the baseline: fonts differ in the height above it.
-    """
-    font = next((font for font in fonts if _has_glyphs(font, text)), None)
-    if font is None:
-        text, font = instead, fonts[-1]
-    whole = text
-    while text and draw.textlength(text if text == whole else text + "...", font=font) > width:
-        text = text[:-1].rstrip()
-    draw.text(at, text if text == whole else text + "...", fill=colour, font=font, anchor="ls")
-
-
-def _fonts(size: int) -> list[ImageFont.FreeTypeFont]:
-    """Pillow's own font, which is always there, and those for more letters and for Chinese that this machine has."""
-    found = [ImageFont.load_default(size)]
-    for name in _FONTS:
-        try:
-            found.append(ImageFont.truetype(name, size))
-        except OSError:
-            continue
-    return found
-
-
-def _has_glyphs(font: ImageFont.FreeTypeFont, text: str) -> bool:
-    """Whether a font draws every character as something else than the box that stands for a missing one."""
-    missing = font.getmask("\U0010fffd")
-    box = (missing.size, bytes(missing))
-    return all((mask.size, bytes(mask)) != box for mask in map(font.getmask, set(text) - set(" ")))
 
 
 def _histogram(counts: collections.Counter, edges: Sequence[float], unit: str) -> dict[str, int]:

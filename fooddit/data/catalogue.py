@@ -30,7 +30,7 @@ _SPELLINGS = {
 _SEPARATORS = re.compile(r"[,;|、，；\n]")
 
 
-class CatalogueError(Exception):
+class CatalogueError(ValueError):
     """A source that cannot be read at all, as against single rows of it, which are rejected."""
 
 

@@ -28,7 +28,7 @@ _READER_OPTIONS = "readahead_buffer_size:0"
 _SIZE = np.dtype([("width", "<i4"), ("height", "<i4")])
 
 
-class RecordError(Exception):
+class RecordError(ValueError):
     """A dataset folder, shard or record that is missing, damaged, or of another format."""
 
 

@@ -25,7 +25,9 @@ from fooddit.models.module import define
 from fooddit.models.picture_space import PictureSpace, SpaceConfig
 from fooddit.models.text import TextConfig
 from fooddit.models.text_to_image import SamplingConfig, TextToImage, flops_per_example
-from fooddit.tasks.scene_alignment import alignment, scene_prompts
+from fooddit.tasks.neighbours import Neighbours, TrainingNeighbours
+from fooddit.tasks.scene_alignment import alignment, scene_prompts, scene_specs
+from fooddit.tasks.sheets import neighbour_sheet, photo_sheet, scene_sheet
 from fooddit.training.checkpoint import load_parameters
 from fooddit.training.task import Evaluation, Experiment
 
@@ -38,12 +40,14 @@ class EvaluationConfig:
     examples: hold-out records whose loss is measured at each evaluation.
     samples: pictures in the sample grid.
     alignment: held-out scenes whose prompts are drawn and read back (0: none; only for scenes).
+    nearest: compare samples with their nearest training pictures.
     batch_size: of pictures drawn at once.
     """
 
     examples: int = 256
     samples: int = 16
     alignment: int = 0
+    nearest: bool = False
     batch_size: int = 64
 
 
@@ -74,7 +78,7 @@ class Denoise:
     """The velocity (or x0) of pictures in a picture space, given captions."""
 
     def __init__(self, experiment: DenoiseExperiment, workdir: Path):
-        """`workdir`: a "scenes:N" source is rendered into its records folder."""
+        """`workdir`: a "scenes:N" source is rendered into its records folder; the report's pictures go there."""
         self.experiment = experiment
         self.space = PictureSpace(experiment.space)
         if self.space.grid != experiment.data.grid:
@@ -100,6 +104,7 @@ class Denoise:
         }
         size = experiment.data.image_size
         self.artist = Artist(experiment, self.space, self.tokenizer, (size, size))
+        self.neighbours = TrainingNeighbours(self.train_set, self.holdout_set, size, workdir)
         self._validate = jax.jit(self._validation_loss)
 
     def batches(self, position: int, shard: tuple[int, int]) -> Batches:
@@ -129,19 +134,33 @@ class Denoise:
 
     def evaluate(self, params, frozen, step: int) -> Evaluation:
         settings = self.experiment.evaluation
-        scalars, details, samples = self._validation(params, frozen), {}, None
+        scalars, details, images = self._validation(params, frozen), {}, {}
+        samples = sheet = None
         prompts = scene_prompts(settings.samples) if self._is_scenes else _prompts(self.holdout_set, settings.samples)
         if prompts:
             samples = self.artist.draw(params, frozen, prompts, range(len(prompts)), batch_size=settings.batch_size)
+            neighbours = self.neighbours.find(samples, prompts) if settings.nearest else None
+            sheet = self._sheet(samples, prompts, step, neighbours)
+            if neighbours is not None:
+                scalars |= neighbours.scalars()
+                details |= neighbours.details()
+                images["nearest_training"] = neighbours.page
         if settings.alignment and self._is_scenes:
             measured = alignment(self.artist, params, frozen, settings.alignment, settings.batch_size)
             scalars |= measured.scalars()
             details["alignment"] = measured.to_dict()
-        return Evaluation(scalars, samples=samples, prompts=tuple(prompts), details=details)
+        return Evaluation(scalars, images, samples, tuple(prompts), sheet, details)
 
     @property
     def _is_scenes(self) -> bool:
         return len(self.holdout_set) > 0 and self.holdout_set[0].attributes is not None
+
+    def _sheet(self, samples: np.ndarray, prompts: list[str], step: int, neighbours: Neighbours | None):
+        if self._is_scenes:
+            return scene_sheet(samples, prompts, scene_specs(len(prompts)), step)
+        if neighbours is not None:
+            return neighbour_sheet(samples, prompts, step, neighbours.nearest, neighbours.summary)
+        return photo_sheet(samples, prompts, step)
 
     def _tokenize(self, text: str):
         return self.tokenizer.encode(text, self.experiment.text.length)

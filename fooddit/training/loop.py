@@ -30,6 +30,10 @@ class TrainingDiverged(RuntimeError):
     """Too many non-finite steps in a row."""
 
 
+class DataChanged(ValueError):
+    """A workdir whose checkpoint was trained on other data, another batch size or another seed."""
+
+
 class Result(NamedTuple):
     """The end of a run: averaged parameters, the last evaluation, and what summary.json says."""
 
@@ -43,7 +47,7 @@ def train(task: Task, experiment: Experiment, workdir: Path) -> Result:
 
     Raises:
       TrainingDiverged: `train.max_skipped` non-finite steps in a row.
-      ValueError: the checkpoint belongs to another dataset or another model.
+      DataChanged, CheckpointMismatch: the checkpoint in `workdir` is of other data or another model.
     """
     settings, started = experiment.train, time.perf_counter()
     workdir.mkdir(parents=True, exist_ok=True)
@@ -86,6 +90,9 @@ def train(task: Task, experiment: Experiment, workdir: Path) -> Result:
             if step > first and step % experiment.checkpoint.every == 0:
                 checkpointer.save(step, state, {**metadata, "data": _data(batches)})
             if step > first and experiment.evaluate_every and step % experiment.evaluate_every == 0:
+                skipped = _count_skipped(pending, skipped, settings.max_skipped, step)
+                _log(pending, step, window, writer, progress, task, capacity, learning_rate)
+                pending = None
                 _evaluate(task, state, frozen, step, writer)
                 window.restart(step)
             if step == profile[0]:
@@ -130,6 +137,8 @@ def train(task: Task, experiment: Experiment, workdir: Path) -> Result:
         "checkpoint": str(workdir / FOLDER / str(settings.steps)),
     }
     (workdir / "summary.json").write_text(json.dumps(summary, indent=2, ensure_ascii=False), encoding="utf-8")
+    if evaluation.sheet is not None:
+        evaluation.sheet.save(workdir / "samples.png", optimize=True)
     write_report(workdir)
     return Result(jax.device_get(state.opt_state["ema"].params), evaluation, summary)
 
@@ -210,7 +219,7 @@ def _merge(params, loaded: dict, source: str):
 def _check_data(saved: Mapping[str, Any], batches, directory) -> None:
     """A position means something in one dataset only."""
     if saved["position"] != batches.position:
-        raise ValueError(f"{directory}: saved after {saved['position']} batches, found at step {batches.position}")
+        raise DataChanged(f"{directory}: saved after {saved['position']} batches, found at step {batches.position}")
     now = json.loads(json.dumps(batches.fingerprint))
     differ = [
         f"{k}: was {saved['fingerprint'].get(k)!r}, is {v!r}"
@@ -218,7 +227,7 @@ def _check_data(saved: Mapping[str, Any], batches, directory) -> None:
         if saved["fingerprint"].get(k) != v
     ]
     if differ:
-        raise ValueError(
+        raise DataChanged(
             f"{directory} was trained on other data ({'; '.join(differ)}); use the same data and batch size, or start "
             "a new workdir with config.init_from"
         )

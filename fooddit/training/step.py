@@ -16,8 +16,8 @@ def make_step(loss: LossFunction, optimizer: optax.GradientTransformation, *, se
     """step(state, frozen, batch) -> (state, metrics).
 
     `loss(params, frozen, batch, key) -> (mean over the batch, metrics)`; the key is fold_in(seed, step), the same on
-    any number of devices and after any resume. `accumulate` splits the batch along its first axis; since a loss keys its
-    noise by example, the sum of the parts equals the whole.
+    any number of devices and after any resume. `accumulate` splits the batch along its first axis; since a loss keys
+    its noise by example, the sum of the parts equals the whole.
     """
 
     def step(state: State, frozen, batch: dict) -> tuple[State, dict]:

@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 import jax
 import numpy as np
+from PIL import Image
 
 from fooddit.parallel import MeshConfig
 from fooddit.training.checkpoint import CheckpointConfig
@@ -79,6 +80,7 @@ class Evaluation:
       scalars: numbers by name.
       images: uint8 (height, width, 3) pictures by name, for TensorBoard.
       samples: uint8 (n, height, width, 3) pictures that go into the report as a grid, with their `prompts`.
+      sheet: a page of samples to show to people; the last one becomes samples.png.
       details: JSON for summary.json.
     """
 
@@ -86,6 +88,7 @@ class Evaluation:
     images: dict[str, np.ndarray] = field(default_factory=dict)
     samples: np.ndarray | None = None
     prompts: tuple[str, ...] = ()
+    sheet: Image.Image | None = None
     details: dict[str, Any] = field(default_factory=dict)
 
 

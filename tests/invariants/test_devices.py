@@ -1,6 +1,7 @@
 """Invariant 2: N devices equal one: the loss to float tolerance and the data order exactly, every mesh axis in turn."""
 
 import dataclasses
+import math
 
 import jax
 import numpy as np
@@ -15,6 +16,7 @@ from fooddit.training.optimizer import make_optimizer
 from fooddit.training.state import State
 from fooddit.training.step import make_step
 
+ONE = MeshConfig(data=1)
 MESHES = [
     *(MeshConfig(data=n) for n in (2, 4, 8)),
     *(MeshConfig(data=1, fsdp=n) for n in (2, 4, 8)),
@@ -40,49 +42,91 @@ def task(tmp_path_factory):
     return Denoise(build(DenoiseExperiment, values), folder.parent)
 
 
-def train(task, mesh_config: MeshConfig) -> tuple[list[float], list[list[int]], State]:
-    count = int(np.prod([size for size in dataclasses.astuple(mesh_config)]))
-    mesh = make_mesh(mesh_config, jax.devices()[:count])
+def layout(task, config: MeshConfig):
+    """(mesh, optimizer, the state's shardings) of a mesh over the first devices."""
+    mesh = make_mesh(config, jax.devices()[: math.prod(dataclasses.astuple(config))])
     optimizer = make_optimizer(task.experiment.optimizer, 10, task.axes)
-    shardings = jax.tree.map(lambda s: s.sharding, abstract_state(task, optimizer, mesh))
+    return mesh, optimizer, jax.tree.map(lambda s: s.sharding, abstract_state(task, optimizer, mesh))
 
-    def start(key):
+
+def start(task, config: MeshConfig) -> State:
+    """The first state, made in place on the mesh as the loop makes it."""
+    _, optimizer, shardings = layout(task, config)
+
+    def make(key):
         params = task.init(key)
         return State(jax.numpy.zeros((), jax.numpy.int32), params, optimizer.init(params))
 
-    state = jax.jit(start, out_shardings=shardings)(jax.random.key(0))
-    step = jax.jit(make_step(task.loss, optimizer, seed=0))
-    batches = task.batches(0, (0, 1))
-    losses, records = [], []
-    for _ in range(STEPS):
-        batch = next(batches)
-        records.append(batch["record"].tolist())
-        placed = {name: jax.device_put(value, batch_sharding(mesh)) for name, value in batch.items()}
-        state, metrics = step(state, {}, task.device_batch({}, placed))
+    return jax.jit(make, out_shardings=shardings)(jax.random.key(0))
+
+
+def draw(task, hosts: int) -> list[dict[str, np.ndarray]]:
+    """The first global batches as `hosts` processes would draw them, each its own slice."""
+    streams = [task.batches(0, (host, hosts)) for host in range(hosts)]
+    steps = [[next(stream) for stream in streams] for _ in range(STEPS)]
+    for stream in streams:
+        stream.close()
+    return [{name: np.concatenate([part[name] for part in parts]) for name in parts[0]} for parts in steps]
+
+
+def train(task, config: MeshConfig, state: State, batches) -> tuple[list[float], State]:
+    """Losses of a step for each batch, and the last state."""
+    mesh, optimizer, shardings = layout(task, config)
+    step = make_step(task.loss, optimizer, seed=0)
+    # Encoding and update are one program here, so that a mesh costs one compilation.
+    run = jax.jit(lambda state, batch: step(state, {}, task.device_batch({}, batch)))
+    state, losses = jax.device_put(state, shardings), []
+    for batch in batches:
+        state, metrics = run(state, jax.device_put(batch, batch_sharding(mesh)))
         losses.append(float(metrics["loss"]))
-    batches.close()
-    return losses, records, state
+    return losses, state
 
 
 @pytest.fixture(scope="module")
-def one_device(task):
-    return train(task, MeshConfig(data=1))
+def batches(task):
+    return draw(task, hosts=1)
+
+
+@pytest.fixture(scope="module")
+def first(task):
+    return jax.device_get(start(task, ONE))
+
+
+@pytest.fixture(scope="module")
+def one_device(task, first, batches):
+    return train(task, ONE, first, batches)
 
 
 @pytest.mark.parametrize("config", MESHES, ids=lambda c: "x".join(map(str, dataclasses.astuple(c))))
-def test_a_mesh_equals_one_device(task, one_device, config):
-    losses, records, state = train(task, config)
-    assert records == one_device[1]
+def test_a_mesh_equals_one_device(task, first, batches, one_device, config):
+    losses, state = train(task, config, first, batches)
     np.testing.assert_allclose(losses, one_device[0], rtol=1e-5)
     assert losses[0] != losses[-1]
     sharded = [leaf for leaf in jax.tree.leaves(state.params) if not leaf.sharding.is_fully_replicated]
     assert bool(sharded) == (config.fsdp > 1 or config.tensor > 1)
+    for found, expected in zip(jax.tree.leaves(state.params), jax.tree.leaves(one_device[1].params)):
+        np.testing.assert_allclose(found, expected, atol=5e-5)
+
+
+@pytest.mark.parametrize("hosts", [2, 4, 8])
+def test_the_data_order_does_not_depend_on_the_number_of_hosts(task, batches, hosts):
+    for found, expected in zip(draw(task, hosts), batches, strict=True):
+        for name, value in expected.items():
+            np.testing.assert_array_equal(found[name], value, err_msg=name)
+    # Rows lie on the devices in the order of the global batch: device i of n holds the i-th slice, as host i drew it.
+    placed = jax.device_put(batches[0]["record"], batch_sharding(make_mesh(MeshConfig(data=hosts), jax.devices()[:hosts])))
+    slices = [np.asarray(shard.data) for shard in sorted(placed.addressable_shards, key=lambda s: s.device.id)]
+    np.testing.assert_array_equal(np.concatenate(slices), batches[0]["record"])
+
+
+def test_a_sharded_start_has_the_bits_of_one_device(task, first):
+    made = start(task, MeshConfig(data=2, fsdp=2, tensor=2))
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(made), first)
 
 
 def test_the_average_is_sharded_as_the_parameters_are(task):
-    mesh = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
-    state = abstract_state(task, make_optimizer(task.experiment.optimizer, 10, task.axes), mesh)
-    same = jax.tree.map(lambda a, b: a.sharding == b.sharding, state.params, state.opt_state["ema"].params)
+    _, _, shardings = layout(task, MeshConfig(data=2, fsdp=2, tensor=2))
+    same = jax.tree.map(lambda a, b: a == b, shardings.params, shardings.opt_state["ema"].params)
     assert all(jax.tree.leaves(same))
 
 

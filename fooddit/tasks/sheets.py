@@ -1,0 +1,71 @@
+"""The sample sheet of an evaluation: each picture with its prompt and with what can be said of it."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+from fooddit.data.scenes import ATTRIBUTES, SceneSpec, prompt
+from fooddit.evaluation.nearest import Memorisation, Nearest
+from fooddit.evaluation.sample_sheet import Note, sample_sheet
+from fooddit.evaluation.scene_reader import SceneReader
+
+# Three columns of four: a page in landscape.
+PICTURES = 12
+
+
+def scene_sheet(images: np.ndarray, prompts: Sequence[str], specs: Sequence[SceneSpec], step: int) -> Image.Image:
+    """The first pictures of held-out combinations, each with the attributes that the reader finds to be others."""
+    images, prompts, specs = images[:PICTURES], prompts[:PICTURES], specs[:PICTURES]
+    notes = [_compared(spec.indices, found) for spec, found in zip(specs, SceneReader().read(images))]
+    right = sum(not note.wrong for note in notes)
+    return sample_sheet(
+        images,
+        prompts,
+        title="Combinations never seen in training",
+        subtitle=f"Drawn from their prompts by the averaged weights after {step:,} steps, and read back from the "
+        f"pixels: {right} of these {len(notes)} have every attribute right.",
+        notes=notes,
+        english=[prompt(spec, "en") for spec in specs],
+    )
+
+
+def photo_sheet(images: np.ndarray, prompts: Sequence[str], step: int) -> Image.Image:
+    """The first pictures of held-out captions."""
+    return sample_sheet(
+        images[:PICTURES], prompts[:PICTURES], title="Dishes from their captions", subtitle=_drawn(step)
+    )
+
+
+def neighbour_sheet(
+    images: np.ndarray, prompts: Sequence[str], step: int, nearest: Sequence[Nearest], summary: Memorisation
+) -> Image.Image:
+    """The first pictures of held-out captions, each with its distance to the nearest training picture."""
+    limit = summary.holdout_5_percent
+    notes = [Note(f"nearest training picture: {found.distance:.3f}", found.distance < limit) for found in nearest]
+    return sample_sheet(
+        images[:PICTURES],
+        prompts[:PICTURES],
+        title="Dishes from their captions",
+        subtitle=f"{_drawn(step)} Red: nearer to a training picture than 95 % of the hold-out's pictures are "
+        f"({limit:.3f}); half of those are nearer than {summary.holdout_median:.3f}.",
+        notes=notes[:PICTURES],
+    )
+
+
+def _drawn(step: int) -> str:
+    return f"Captions of hold-out pictures, drawn by the averaged weights after {step:,} steps."
+
+
+def _compared(wanted: Sequence[int], found: Sequence[int]) -> Note:
+    pairs = zip(ATTRIBUTES.items(), wanted, found)
+    wrong = [
+        f"{_words(name)}: asked {_words(values[a])}, read {_words(values[b])}"
+        for (name, values), a, b in pairs
+        if a != b
+    ]
+    return Note("; ".join(wrong), wrong=True) if wrong else Note(f"all {len(ATTRIBUTES)} attributes right")
+
+
+def _words(value) -> str:
+    return str(value).replace("_", " ")
