@@ -29,12 +29,30 @@ def main(arguments: list[str]) -> None:
         experiment = build(experiment_class(_CONFIG.value.task), _CONFIG.value.to_dict())
     except ConfigError as error:
         sys.exit(f"main.py: {error}")
+    except OSError as error:
+        # ml_collections keeps it until the config is asked for; the last line names the file.
+        sys.exit(f"main.py: --config: {str(error).splitlines()[-1].strip()}")
     if _PRINT.value:
         print("\n".join(describe(experiment)))
         return
     if not _WORKDIR.value:
         sys.exit("main.py: --workdir is missing: a folder for checkpoints, metrics and the report")
     run(experiment, Path(_WORKDIR.value))
+
+
+def parse_flags(arguments: list[str]) -> list[str]:
+    """absl's flags, whose errors are one line here and not a traceback; returns what is no flag."""
+    try:
+        return flags.FLAGS(arguments)
+    except flags.Error as error:
+        # An error inside of a config file comes with its traceback; the last line says what is wrong.
+        sys.exit(f"main.py: {str(error).strip().splitlines()[-1]}; see --help")
+    except (AttributeError, KeyError) as error:
+        # What ml_collections raises, one in the other, for a key that the config does not have.
+        cause = error
+        while isinstance(cause, Exception):
+            cause = cause.args[0]
+        sys.exit(f"main.py: unknown key in a --config flag: {' '.join(cause.split())}; see --print_config")
 
 
 def run(experiment, workdir: Path) -> None:
@@ -104,4 +122,4 @@ def _alignment_table(alignment: dict) -> str:
 if __name__ == "__main__":
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     flags.mark_flag_as_required("config")
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)

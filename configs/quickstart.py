@@ -13,13 +13,13 @@ def get_config(variant: str = "full"):
     config.data.grid = 16
     config.data.batch_size = 128
     config.data.short, config.data.dense, config.data.dropped = 0.0, 0.9, 0.1
-    config.model.width, config.model.depth, config.model.scan_unroll = 192, 6, 6
-    config.text.width, config.text.depth = 128, 1
+    config.model.width, config.model.depth, config.model.scan_unroll = 256, 4, 4
+    config.text.width, config.text.depth = 64, 1
     config.text.length = config.data.text_length = 48
     config.objective.prediction = "x0"
     config.timesteps.shift = 2.0
     config.sampling.shift = 2.0
-    config.train.steps = {"full": 1500, "quick": 400, "tiny": 2}[variant]
+    config.train.steps = {"full": 600, "quick": 300, "tiny": 2}[variant]
     config.optimizer.learning_rate = 2e-3
     config.optimizer.warmup = 50
     config.optimizer.ema = 0.99

@@ -20,8 +20,10 @@ def build(cls: type, values: Mapping[str, Any], path: str = "config") -> Any:
     """
     errors: list[str] = []
     instance = _build(cls, values, path, errors)
+    if len(errors) == 1:
+        raise ConfigError(errors[0])
     if errors:
-        raise ConfigError("the config has errors:\n  " + "\n  ".join(errors))
+        raise ConfigError(f"the config has {len(errors)} errors:\n  " + "\n  ".join(errors))
     return instance
 
 

@@ -59,12 +59,13 @@ def _drawn(step: int) -> str:
 
 def _compared(wanted: Sequence[int], found: Sequence[int]) -> Note:
     pairs = zip(ATTRIBUTES.items(), wanted, found)
-    wrong = [
-        f"{_words(name)}: asked {_words(values[a])}, read {_words(values[b])}"
-        for (name, values), a, b in pairs
-        if a != b
-    ]
-    return Note("; ".join(wrong), wrong=True) if wrong else Note(f"all {len(ATTRIBUTES)} attributes right")
+    wrong = [(_words(name), _words(values[a]), _words(values[b])) for (name, values), a, b in pairs if a != b]
+    if not wrong:
+        return Note(f"all {len(ATTRIBUTES)} attributes right")
+    if len(wrong) > 2:
+        names = ", ".join(name for name, _, _ in wrong)
+        return Note(f"{len(wrong)} of {len(ATTRIBUTES)} attributes wrong: {names}", wrong=True)
+    return Note("; ".join(f"{name}: asked {asked}, read {read}" for name, asked, read in wrong), wrong=True)
 
 
 def _words(value) -> str:

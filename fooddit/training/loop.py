@@ -70,9 +70,7 @@ def train(task: Task, experiment: Experiment, workdir: Path) -> Result:
     metadata = {"experiment": config_module.to_dict(experiment), "task": task.metadata}
     (workdir / "config.json").write_text(json.dumps(metadata["experiment"], indent=2, ensure_ascii=False))
 
-    step_function = jax.jit(
-        make_step(task.loss, optimizer, seed=settings.seed, accumulate=settings.accumulate), donate_argnums=0
-    )
+    step_function = jit_step(task, experiment, optimizer, abstract)
     to_device = jax.jit(task.device_batch)
     place = batch_sharding(mesh)
     writer = MetricWriter(workdir, resume_step=first)
@@ -173,6 +171,16 @@ def abstract_state(task: Task, optimizer, mesh) -> State:
     shapes = State(jax.ShapeDtypeStruct((), jnp.int32), task.shapes, opt_state)
     placed = state_shardings(mesh, shapes, shardings)
     return jax.tree.map(lambda s, d: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=d), shapes, placed)
+
+
+def jit_step(task: Task, experiment: Experiment, optimizer, abstract: State):
+    """step(state, frozen, batch) -> (state, metrics), compiled; the old state's memory is taken for the new one."""
+    settings = experiment.train
+    placed = jax.tree.map(lambda s: s.sharding, abstract)
+    replicated = NamedSharding(placed.step.mesh, PartitionSpec())
+    step = make_step(task.loss, optimizer, seed=settings.seed, accumulate=settings.accumulate)
+    # The state leaves as it came in: another layout would be another program, compiled anew at the second step.
+    return jax.jit(step, donate_argnums=0, out_shardings=(placed, replicated))
 
 
 def _start(task: Task, experiment: Experiment, checkpointer: Checkpointer, optimizer, abstract: State):

@@ -11,10 +11,9 @@ from fooddit.config import build
 from fooddit.data.prepare import prepare
 from fooddit.parallel import MeshConfig, batch_sharding, make_mesh
 from fooddit.tasks.denoise import Denoise, DenoiseExperiment
-from fooddit.training.loop import abstract_state
+from fooddit.training.loop import abstract_state, jit_step
 from fooddit.training.optimizer import make_optimizer
 from fooddit.training.state import State
-from fooddit.training.step import make_step
 
 ONE = MeshConfig(data=1)
 MESHES = [
@@ -42,22 +41,20 @@ def task(tmp_path_factory):
     return Denoise(build(DenoiseExperiment, values), folder.parent)
 
 
-def layout(task, config: MeshConfig):
-    """(mesh, optimizer, the state's shardings) of a mesh over the first devices."""
-    mesh = make_mesh(config, jax.devices()[: math.prod(dataclasses.astuple(config))])
-    optimizer = make_optimizer(task.experiment.optimizer, 10, task.axes)
-    return mesh, optimizer, jax.tree.map(lambda s: s.sharding, abstract_state(task, optimizer, mesh))
-
-
 def start(task, config: MeshConfig) -> State:
     """The first state, made in place on the mesh as the loop makes it."""
-    _, optimizer, shardings = layout(task, config)
+    mesh = make_mesh(config, jax.devices()[: math.prod(dataclasses.astuple(config))])
+    optimizer = make_optimizer(task.experiment.optimizer, 10, task.axes)
 
     def make(key):
         params = task.init(key)
         return State(jax.numpy.zeros((), jax.numpy.int32), params, optimizer.init(params))
 
-    return jax.jit(make, out_shardings=shardings)(jax.random.key(0))
+    return jax.jit(make, out_shardings=shardings_of(abstract_state(task, optimizer, mesh)))(jax.random.key(0))
+
+
+def shardings_of(tree):
+    return jax.tree.map(lambda leaf: leaf.sharding, tree)
 
 
 def draw(task, hosts: int) -> list[dict[str, np.ndarray]]:
@@ -70,15 +67,16 @@ def draw(task, hosts: int) -> list[dict[str, np.ndarray]]:
 
 
 def train(task, config: MeshConfig, state: State, batches) -> tuple[list[float], State]:
-    """Losses of a step for each batch, and the last state."""
-    mesh, optimizer, shardings = layout(task, config)
-    step = make_step(task.loss, optimizer, seed=0)
-    # Encoding and update are one program here, so that a mesh costs one compilation.
-    run = jax.jit(lambda state, batch: step(state, {}, task.device_batch({}, batch)))
-    state, losses = jax.device_put(state, shardings), []
+    """Losses of the loop's own step for each batch, and the last state."""
+    mesh = make_mesh(config, jax.devices()[: math.prod(dataclasses.astuple(config))])
+    optimizer = make_optimizer(task.experiment.optimizer, 10, task.axes)
+    abstract = abstract_state(task, optimizer, mesh)
+    encode, step = jax.jit(task.device_batch), jit_step(task, task.experiment, optimizer, abstract)
+    state, losses = jax.device_put(state, shardings_of(abstract)), []
     for batch in batches:
-        state, metrics = run(state, jax.device_put(batch, batch_sharding(mesh)))
+        state, metrics = step(state, {}, encode({}, jax.device_put(batch, batch_sharding(mesh))))
         losses.append(float(metrics["loss"]))
+    assert shardings_of(state) == shardings_of(abstract)
     return losses, state
 
 
@@ -114,7 +112,8 @@ def test_the_data_order_does_not_depend_on_the_number_of_hosts(task, batches, ho
         for name, value in expected.items():
             np.testing.assert_array_equal(found[name], value, err_msg=name)
     # Rows lie on the devices in the order of the global batch: device i of n holds the i-th slice, as host i drew it.
-    placed = jax.device_put(batches[0]["record"], batch_sharding(make_mesh(MeshConfig(data=hosts), jax.devices()[:hosts])))
+    mesh = make_mesh(MeshConfig(data=hosts), jax.devices()[:hosts])
+    placed = jax.device_put(batches[0]["record"], batch_sharding(mesh))
     slices = [np.asarray(shard.data) for shard in sorted(placed.addressable_shards, key=lambda s: s.device.id)]
     np.testing.assert_array_equal(np.concatenate(slices), batches[0]["record"])
 
@@ -125,9 +124,9 @@ def test_a_sharded_start_has_the_bits_of_one_device(task, first):
 
 
 def test_the_average_is_sharded_as_the_parameters_are(task):
-    _, _, shardings = layout(task, MeshConfig(data=2, fsdp=2, tensor=2))
-    same = jax.tree.map(lambda a, b: a == b, shardings.params, shardings.opt_state["ema"].params)
-    assert all(jax.tree.leaves(same))
+    mesh = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
+    state = abstract_state(task, make_optimizer(task.experiment.optimizer, 10, task.axes), mesh)
+    assert shardings_of(state.params) == shardings_of(state.opt_state["ema"].params)
 
 
 def test_a_mesh_that_does_not_fit_the_devices_is_refused():

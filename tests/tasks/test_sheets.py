@@ -37,6 +37,13 @@ def test_a_wrong_attribute_is_named(notes):
     assert "1,500 steps" in notes["subtitle"] and "10 of these 12" in notes["subtitle"]
 
 
+def test_many_wrong_attributes_are_counted(notes):
+    spec = sample_spec(7, 0, "holdout")
+    drawn = other(other(other(spec, "kind"), "table"), "light")
+    sheets.scene_sheet(render_image(drawn, 64)[None], [prompt(spec)], [spec], 1)
+    assert notes["notes"] == [("3 of 8 attributes wrong: kind, table, light", True)]
+
+
 def test_neighbours_of_copies_are_themselves(tmp_path, notes):
     dataset(tmp_path / "records", [record(i, 64, 64) for i in range(30)], [record(i, 64, 64) for i in range(40, 52)])
     train, holdout = (open_dataset(tmp_path / "records", split) for split in ("train", "holdout"))

@@ -1,0 +1,1 @@
+"""Judgements of pictures: prompt alignment, nearest training pictures, sample sheets."""
