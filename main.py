@@ -37,7 +37,7 @@ def main(arguments: list[str]) -> None:
         return
     if not _WORKDIR.value:
         sys.exit("main.py: --workdir is missing: a folder for checkpoints, metrics and the report")
-    run(experiment, Path(_WORKDIR.value))
+    run(experiment, Path(_WORKDIR.value), Path(_EXPORT.value) if _EXPORT.value else None)
 
 
 def parse_flags(arguments: list[str]) -> list[str]:
@@ -55,8 +55,8 @@ def parse_flags(arguments: list[str]) -> list[str]:
         sys.exit(f"main.py: unknown key in a --config flag: {' '.join(cause.split())}; see --print_config")
 
 
-def run(experiment, workdir: Path) -> None:
-    """Trains, reports, and exports if asked to."""
+def run(experiment, workdir: Path, export: Path | None = None) -> None:
+    """Trains, reports, and writes the averaged weights to `export` if asked to."""
     from fooddit.data.catalogue import CatalogueError
     from fooddit.data.records import RecordError
     from fooddit.tasks import make_task
@@ -77,9 +77,9 @@ def run(experiment, workdir: Path) -> None:
     ) as error:
         sys.exit(f"main.py: {error}")
     print_result(result.summary, workdir)
-    if _EXPORT.value:
-        task.export(result.params, Path(_EXPORT.value))
-        print(f"weights: {_EXPORT.value}")
+    if export:
+        task.export(result.params, export)
+        print(f"weights: {export}")
 
 
 def print_result(summary: dict, workdir: Path) -> None:
@@ -94,7 +94,7 @@ def print_result(summary: dict, workdir: Path) -> None:
     if alignment:
         print(
             "try next:\n"
-            f'  {sys.executable} -m fooddit generate --checkpoint {workdir} --out {workdir / "pictures"} \\\n'
+            f"  {sys.executable} -m fooddit generate --checkpoint {workdir} --out {workdir / 'pictures'} \\\n"
             '    --prompt "three dumplings on a round blue plate with cilantro, on a wooden table, evening light"\n'
             f"  {sys.executable} main.py --config=configs/quickstart.py --workdir={workdir}-longer "
             "--config.train.steps=3000"

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from fooddit.kernels import cross_attention, self_attention
+from parity.torch_attention import attention
 
 BATCH, TOKENS, KEYS, HEADS, HEAD_DIM = 3, 24, 17, 4, 32
-THETA = 100.0
 RNG = np.random.default_rng(0)
 POSITIONS = RNG.uniform(-4, 12, size=(BATCH, TOKENS, 2)).astype(np.float32)
 
@@ -24,30 +24,6 @@ def arrays(keys):
 
 def lengths(keys):
     return np.arange(keys) < np.array([[keys], [keys // 2], [1]])
-
-
-def torch_rope(x, positions):
-    """Consecutive halves of a head are the real and imaginary parts of head_dim / 2 rotating numbers."""
-    quarter = HEAD_DIM // 4
-    frequencies = THETA ** (-torch.arange(quarter, dtype=torch.float64) / quarter)
-    angles = (positions.double()[..., None] * frequencies).flatten(-2)
-    turn = torch.polar(torch.ones_like(angles), angles)[:, None]
-    real, imaginary = x.double().chunk(2, dim=-1)
-    turned = torch.complex(real, imaginary) * turn
-    return torch.cat([turned.real, turned.imag], dim=-1).to(x.dtype)
-
-
-def torch_attention(q, k, v, q_scale, k_scale, positions=None, mask=None, scale=None):
-    def heads(x):
-        return x.unflatten(-1, (HEADS, HEAD_DIM)).transpose(1, 2)
-
-    query = torch.nn.functional.rms_norm(heads(q), (HEAD_DIM,), q_scale, eps=1e-6)
-    key = torch.nn.functional.rms_norm(heads(k), (HEAD_DIM,), k_scale, eps=1e-6)
-    if positions is not None:
-        query, key = torch_rope(query, positions), torch_rope(key, positions)
-    mask = None if mask is None else mask[:, None, None, :]
-    out = torch.nn.functional.scaled_dot_product_attention(query, key, heads(v), attn_mask=mask, scale=scale)
-    return out.transpose(1, 2).flatten(-2)
 
 
 def compare(ours, theirs, values, atol=1e-5):
@@ -76,7 +52,7 @@ def test_self_attention(masked, scale):
             kv_mask=None if mask is None else jnp.asarray(mask),
             softmax_scale=scale,
         ),
-        lambda **a: torch_attention(
+        lambda **a: attention(
             **a,
             positions=torch.from_numpy(POSITIONS),
             mask=None if mask is None else torch.from_numpy(mask),
@@ -91,6 +67,6 @@ def test_cross_attention(masked):
     mask = lengths(KEYS) if masked else None
     compare(
         lambda **a: cross_attention(**a, num_heads=HEADS, kv_mask=None if mask is None else jnp.asarray(mask)),
-        lambda **a: torch_attention(**a, mask=None if mask is None else torch.from_numpy(mask)),
+        lambda **a: attention(**a, mask=None if mask is None else torch.from_numpy(mask)),
         arrays(KEYS),
     )

@@ -13,7 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("out", metavar="OUT", help="a new folder for the records")
     parser.add_argument("--size", type=int, help="shrink the shorter side to this; scenes are drawn at it (64)")
     parser.add_argument("--holdout", type=float, default=0.1, help="share of pictures kept for evaluation (0.1)")
-    parser.add_argument("--seed", type=int, default=0, help="of the split and of scenes (0)")
+    parser.add_argument("--seed", type=int, default=0, help="of the split (0)")
     parser.add_argument(
         "--where",
         action="append",
@@ -29,6 +29,8 @@ def run(args: argparse.Namespace) -> int:
     from fooddit.data.prepare import prepare
 
     where = dict(args.where)
+    if len(where) < len(args.where):
+        raise ValueError(f"--where names a column twice: {' '.join(f'{c}={v}' for c, v in args.where)}; give each once")
     print(prepare(args.source, args.out, size=args.size, holdout=args.holdout, seed=args.seed, where=where))
     return 0
 
