@@ -24,7 +24,9 @@ def gradients() -> list[dict[str, np.ndarray]]:
     """Norms from 0.05 to 8: some steps are clipped and some are not."""
     rng = np.random.default_rng(1)
     sizes = np.geomspace(0.01, 1.6, STEPS)[rng.permutation(STEPS)]
-    return [{name: (size * rng.normal(size=x.shape)).astype(np.float32) for name, x in start().items()} for size in sizes]
+    return [
+        {name: (size * rng.normal(size=x.shape)).astype(np.float32) for name, x in start().items()} for size in sizes
+    ]
 
 
 def ours() -> tuple[list[dict], dict]:

@@ -1,0 +1,58 @@
+"""main.py as users start it: what can be mended is one line, not a traceback."""
+
+import dataclasses
+import os
+import re
+import subprocess
+import sys
+import typing
+from pathlib import Path
+
+from fooddit.tasks.denoise import DenoiseExperiment
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def count(cls) -> int:
+    """Keys of a config's dataclass, those of its sections included."""
+    hints = typing.get_type_hints(cls)
+    fields = [hints[field.name] for field in dataclasses.fields(cls)]
+    return sum(count(hint) if dataclasses.is_dataclass(hint) else 1 for hint in fields)
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, str(ROOT / "main.py"), f"--config={ROOT / 'configs/stage1.py'}:tiny", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+
+
+def one_line(*arguments: str) -> str:
+    done = run(*arguments)
+    assert done.returncode == 1 and done.stdout == "", done.stdout
+    assert done.stderr.startswith("main.py: ") and done.stderr.count("\n") == 1, done.stderr
+    return done.stderr
+
+
+def test_print_config_prints_every_key_with_type_and_value():
+    done = run("--print_config", "--config.train.steps=7", "--config.optimizer.learning_rate=1")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert all(re.fullmatch(r"config(\.\w+)+: (str|int|float|bool) = .+", line) for line in lines), lines
+    assert "config.train.steps: int = 7" in lines
+    assert "config.optimizer.learning_rate: float = 1.0" in lines
+    keys = [line.split(":")[0] for line in lines]
+    assert len(keys) == len(set(keys)) == count(DenoiseExperiment)
+    assert {"config.train.seed", "config.checkpoint.every", "config.data.source", "config.init_from"} <= set(keys)
+
+
+def test_an_unknown_key_is_one_line_with_the_nearest_one():
+    assert "stpes" in (error := one_line("--config.train.stpes=3")) and '"steps"' in error
+
+
+def test_a_negative_number_of_steps_is_one_line():
+    error = one_line("--config.train.steps=-3", "--workdir=/nonexistent")
+    assert "train.steps must be at least 1, found -3" in error
+
+
+def test_data_that_is_not_there_is_one_line(tmp_path):
+    error = one_line(f"--config.data.source={tmp_path / 'none'}", f"--workdir={tmp_path / 'run'}")
+    assert str(tmp_path / "none") in error
