@@ -1,31 +1,22 @@
 """What every config starts from: the defaults of a task's dataclasses, as a ConfigDict that flags can change."""
 
-import dataclasses
-
 from ml_collections import ConfigDict
 
-from fooddit.config import to_dict
+from fooddit.config import defaults
 from fooddit.tasks import experiment_class
 
 VARIANTS = ("full", "quick", "tiny")
 
 
-def base(task: str, **sections: dict) -> ConfigDict:
-    """The config of `task` with some sections' fields given (for fields without a default).
+def base(task: str, **required: dict) -> ConfigDict:
+    """The defaults of `task`, with the values given for fields that have none (a dict for each section).
 
     Raises:
       ValueError: no such task.
     """
-    cls = experiment_class(task)
-    values = {"task": task}
-    for field in dataclasses.fields(cls):
-        if field.name in sections:
-            section = field.default_factory()
-            values[field.name] = to_dict(dataclasses.replace(section, **sections[field.name]))
-        elif field.default_factory is not dataclasses.MISSING:
-            values[field.name] = to_dict(field.default_factory())
-        elif field.name != "task":
-            values[field.name] = field.default
+    values = defaults(experiment_class(task)) | {"task": task}
+    for section, given in required.items():
+        values[section] |= given
     config = ConfigDict(values, convert_dict=True)
     config.lock()
     return config

@@ -8,10 +8,9 @@ from configs.base import base, check_variant
 
 def get_config(variant: str = "full"):
     variant = check_variant(variant)
-    config = base("denoise", data={"source": "scenes:12000"})
+    config = base("denoise", data={"source": "scenes:12000", "batch_size": 128})
     config.space.autoencoder, config.space.patch = "builtin:scenes", 2
     config.data.grid = 16
-    config.data.batch_size = 128
     config.data.short, config.data.dense, config.data.dropped = 0.0, 0.9, 0.1
     config.model.width, config.model.depth, config.model.scan_unroll = 256, 4, 4
     config.text.width, config.text.depth = 64, 1

@@ -9,7 +9,7 @@ from configs.base import base, check_variant
 
 def get_config(variant: str = "full"):
     variant = check_variant(variant)
-    config = base("denoise", data={"source": "scenes:2000"})
+    config = base("denoise", data={"source": "scenes:2000", "batch_size": 64})
     config.data.short, config.data.dense, config.data.dropped = 0.8, 0.1, 0.1
     if variant == "full":
         config.model.size = "xl"
@@ -24,6 +24,7 @@ def get_config(variant: str = "full"):
         config.objective.prediction = "x0"
         config.text.width, config.text.depth, config.text.head_dim = 1024, 12, 128
         config.text.vocabulary = 16384
+        config.text.length = config.data.text_length = 128
         config.train.steps = 200_000
         config.optimizer.warmup = 5000
         config.optimizer.ema = 0.9999

@@ -35,6 +35,20 @@ def to_dict(instance: Any) -> dict:
     }
 
 
+def defaults(cls: type) -> dict:
+    """The nested dict of a dataclass's defaults as they are written, nothing resolved; required fields are left out."""
+    hints = typing.get_type_hints(cls)
+    found = {}
+    for field in dataclasses.fields(cls):
+        if dataclasses.is_dataclass(hints[field.name]):
+            found[field.name] = defaults(hints[field.name])
+        elif field.default is not dataclasses.MISSING:
+            found[field.name] = field.default
+        elif field.default_factory is not dataclasses.MISSING:
+            found[field.name] = field.default_factory()
+    return found
+
+
 def describe(instance: Any, path: str = "config") -> Iterator[str]:
     """A line for each key: its path, type and value."""
     hints = typing.get_type_hints(type(instance))

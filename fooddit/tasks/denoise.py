@@ -55,7 +55,7 @@ class EvaluationConfig:
 class DenoiseExperiment(Experiment):
     """Config of the task `denoise`."""
 
-    data: DataConfig = field(default_factory=lambda: DataConfig(source="", batch_size=64))
+    data: DataConfig = field(kw_only=True)
     space: SpaceConfig = field(default_factory=SpaceConfig)
     model: DiTConfig = field(default_factory=DiTConfig)
     text: TextConfig = field(default_factory=TextConfig)
