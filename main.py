@@ -57,8 +57,8 @@ def parse_flags(arguments: list[str]) -> list[str]:
 
 def run(experiment, workdir: Path, export: Path | None = None) -> None:
     """Trains, reports, and writes the averaged weights to `export` if asked to."""
-    from fooddit.data.catalogue import CatalogueError
     from fooddit.data.records import RecordError
+    from fooddit.data.rows import CatalogueError
     from fooddit.tasks import make_task
     from fooddit.training.checkpoint import CheckpointCorrupted, CheckpointMismatch
     from fooddit.training.loop import DataChanged, TrainingDiverged, train

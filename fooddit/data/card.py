@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageOps
 
-from fooddit.data.catalogue import Rejection
 from fooddit.data.lettering import draw_line
 from fooddit.data.records import SPLITS, Record
+from fooddit.data.rows import Rejection
 
 CARD = "dataset_card.md"
 SHEET = "contact_sheet.png"

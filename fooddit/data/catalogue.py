@@ -6,14 +6,15 @@ import csv
 import dataclasses
 import json
 import re
-import urllib.parse
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from fooddit.data.captions import Caption, build_captions
+from fooddit.data.captions import build_captions
 from fooddit.data.images import encode_png
+from fooddit.data.rows import Catalogue, CatalogueError, Rejection, Row
+from fooddit.data.tfds_catalogue import TfdsCatalogue
 
 METADATA_FILES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 
@@ -30,47 +31,6 @@ _SPELLINGS = {
 _SEPARATORS = re.compile(r"[,;|、，；\n]")
 
 
-class CatalogueError(ValueError):
-    """A source that cannot be read at all, as against single rows of it, which are rejected."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One usable row. `load` reads or renders the encoded picture, on whatever thread calls it.
-
-    split is set by a source that defines its own; otherwise the rows are split by dish. columns: all of the row's
-    metadata, for filters.
-    """
-
-    id: str
-    dish_id: str
-    load: Callable[[], bytes] = field(repr=False)
-    captions: tuple[Caption, ...]
-    category: str = ""
-    attributes: dict[str, Any] | None = None
-    split: str | None = None
-    columns: Mapping[str, Any] = field(default_factory=dict, repr=False)
-
-
-@dataclass(frozen=True)
-class Rejection:
-    """A row that is not used: where it is, a reason to count it under, and what exactly was found."""
-
-    row: str
-    reason: str
-    detail: str
-
-
-class Catalogue(Protocol):
-    """A source: its name, how many rows it has, and the rows in a fixed order."""
-
-    name: str
-
-    def __len__(self) -> int: ...
-
-    def __iter__(self) -> Iterator[Row | Rejection]: ...
-
-
 def open_catalogue(source: str, *, size: int | None = None, holdout: float = 0.1) -> Catalogue:
     """A catalogue by its name: a folder, "tfds:NAME[?split=...&data_dir=...]" or "scenes:N".
 
@@ -80,8 +40,6 @@ def open_catalogue(source: str, *, size: int | None = None, holdout: float = 0.1
     if source.startswith("scenes:"):
         return SceneCatalogue(source, size=size or 64, holdout=holdout)
     if source.startswith("tfds:"):
-        from fooddit.data.tfds_catalogue import TfdsCatalogue
-
         return TfdsCatalogue(source)
     return FolderCatalogue(source)
 
@@ -257,9 +215,3 @@ def _list(value: Any) -> list[str]:
     if value is None:
         return []
     return [_text(part) for part in (_SEPARATORS.split(value) if isinstance(value, str) else value)]
-
-
-def parse_query(source: str) -> tuple[str, dict[str, str]]:
-    """ "name?a=1&b=2" as ("name", {"a": "1", "b": "2"})."""
-    name, _, query = source.partition("?")
-    return name, dict(urllib.parse.parse_qsl(query, keep_blank_values=True))

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import grain
 import numpy as np
 
 from fooddit.data.buckets import PLAN_VERSION, Bucket, Plan, bucket_table, table_hash
 from fooddit.data.captions import choose_caption
 from fooddit.data.images import decode_image, fit_image
+from fooddit.data.positions import PositionBatches
 from fooddit.data.records import Dataset, Record, RecordError, open_dataset
 
 __all__ = ["Batches", "DataConfig", "Dataset", "open_dataset"]
@@ -57,7 +57,7 @@ class DataConfig:
         bucket_table(self.image_size, self.grid, self.max_aspect)
 
 
-class Batches(Iterator[dict[str, np.ndarray]]):
+class Batches(PositionBatches):
     """Endless batches of one shard; the global order depends on the dataset, the config and the seed, and on no host.
 
     Each `next` gives {"image": uint8 (b, h, w, 3), "text": int32 (b, T), "text_mask": bool (b, T), "index": int32 (b,)
@@ -91,10 +91,9 @@ class Batches(Iterator[dict[str, np.ndarray]]):
             raise ValueError(
                 f"shard {shard_index} of {shard_count} of a batch of {config.batch_size}: not a whole share"
             )
-        self.position = start
         table = bucket_table(config.image_size, config.grid, config.max_aspect)
         self.plan = Plan(dataset.sizes, table, config.batch_size, seed)
-        self.fingerprint: dict[str, Any] = {
+        fingerprint: dict[str, Any] = {
             "dataset": dataset.fingerprint,
             "split": dataset.split,
             "plan": PLAN_VERSION,
@@ -105,18 +104,7 @@ class Batches(Iterator[dict[str, np.ndarray]]):
         share = config.batch_size // shard_count
         rows = slice(shard_index * share, (shard_index + 1) * share)
         make = _MakeBatch(dataset, self.plan, config, tokenize, rows)
-        options = grain.ReadOptions(
-            num_threads=config.threads, prefetch_buffer_size=max(config.prefetch, config.threads)
-        )
-        self._batches = iter(grain.MapDataset.range(start, 1 << 60).map(make).to_iter_dataset(read_options=options))
-
-    def __next__(self) -> dict[str, np.ndarray]:
-        batch = next(self._batches)
-        self.position += 1
-        return batch
-
-    def close(self) -> None:
-        self._batches.close()
+        super().__init__(make, start=start, fingerprint=fingerprint, threads=config.threads, prefetch=config.prefetch)
 
 
 class _MakeBatch:

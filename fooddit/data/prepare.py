@@ -18,10 +18,11 @@ import tqdm
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 
 from fooddit.data import card
-from fooddit.data.catalogue import Catalogue, CatalogueError, Rejection, Row, open_catalogue
+from fooddit.data.catalogue import open_catalogue
 from fooddit.data.duplicates import components, difference_hash, near_duplicates, thumbnail
 from fooddit.data.images import Picture, normalize_picture
 from fooddit.data.records import SPLITS, Record, RecordWriter, decode_record, encode_record, write_manifest
+from fooddit.data.rows import Catalogue, CatalogueError, Rejection, Row
 
 
 @dataclass(frozen=True)

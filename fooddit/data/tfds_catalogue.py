@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import urllib.parse
 from collections.abc import Iterator
 from typing import Any
 
 from fooddit.data.captions import build_captions
-from fooddit.data.catalogue import CatalogueError, Rejection, Row, parse_query
+from fooddit.data.rows import CatalogueError, Rejection, Row
 
 _TITLES = ("title", "name")
 _DESCRIPTIONS = ("caption", "description", "text", "captions")
@@ -27,7 +28,7 @@ class TfdsCatalogue:
                 f"{source}: needs tensorflow-datasets; install it with: pip install 'fooddit[prep]'"
             ) from error
         self.name = source
-        dataset, options = parse_query(source.removeprefix("tfds:"))
+        dataset, options = _parse_query(source.removeprefix("tfds:"))
         if unknown := options.keys() - {"split", "data_dir"}:
             raise CatalogueError(f"{source}: unknown option {sorted(unknown)}; expected split and data_dir")
         try:
@@ -84,3 +85,9 @@ def _text(example: dict[str, Any], key: str | None) -> str:
     if not isinstance(value, (str, bytes)):
         value = next(iter(value), b"")
     return value.decode("utf-8", errors="replace") if isinstance(value, bytes) else str(value)
+
+
+def _parse_query(source: str) -> tuple[str, dict[str, str]]:
+    """ "name?a=1&b=2" as ("name", {"a": "1", "b": "2"})."""
+    name, _, query = source.partition("?")
+    return name, dict(urllib.parse.parse_qsl(query, keep_blank_values=True))

@@ -254,7 +254,8 @@ def _count_skipped(metrics: dict, before: int, limit: int, step: int) -> int:
     if skipped >= limit:
         raise TrainingDiverged(
             f"{skipped} steps in a row up to step {step} had a non-finite loss or gradient (the parameters are as "
-            "before them); lower config.optimizer.learning_rate or look at the data, then resume from the last checkpoint"
+            "before them); lower config.optimizer.learning_rate or look at the data, then resume from the last "
+            "checkpoint"
         )
     return skipped
 

@@ -6,7 +6,8 @@ import json
 import pytest
 
 from fooddit.data.captions import Caption
-from fooddit.data.catalogue import CatalogueError, Rejection, open_catalogue
+from fooddit.data.catalogue import open_catalogue
+from fooddit.data.rows import CatalogueError, Rejection
 from tests.data.made import jpeg
 
 ROWS = [

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fooddit.data.catalogue import CatalogueError
 from fooddit.data.duplicates import components, difference_hash, near_duplicates, thumbnail
 from fooddit.data.images import decode_image, encode_jpeg, encode_png, fit_image, normalize_picture
 from fooddit.data.prepare import prepare
 from fooddit.data.records import open_dataset
+from fooddit.data.rows import CatalogueError
 from tests.data.made import jpeg, picture
 
 WIDTH, HEIGHT = 120, 90

@@ -15,7 +15,7 @@ _BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory):
-    """The commands a reader has: `python` and `fooddit` of this interpreter. Compiled programs are shared by all pages."""
+    """The commands a reader has: `python` and `fooddit` of this interpreter. All pages share compiled programs."""
     folder = tmp_path_factory.mktemp("bin")
     for name, arguments in (("python", ""), ("fooddit", " -m fooddit")):
         script = folder / name
