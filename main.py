@@ -96,7 +96,7 @@ def print_result(summary: dict, workdir: Path) -> None:
             "try next:\n"
             f"  {sys.executable} -m fooddit generate --checkpoint {workdir} --out {workdir / 'pictures'} \\\n"
             '    --prompt "three dumplings on a round blue plate with cilantro, on a wooden table, evening light"\n'
-            f"  {sys.executable} main.py --config=configs/quickstart.py --workdir={workdir}-longer "
+            f"  {python} main.py --config=configs/quickstart.py --workdir={workdir}-longer "
             "--config.train.steps=3000"
         )
 

@@ -102,14 +102,18 @@ class Pipeline:
           progress: called with the number of pictures done.
 
         Raises:
-          ValueError: a number out of range, or a size that is not a multiple of the token's.
+          ValueError: no prompt, a number out of range, or a size that is not a multiple of the token's.
         """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-        if num_images < 1 or not 0 <= seed <= MAX_SEED - num_images:
-            raise ValueError(f"found num_images={num_images}, seed={seed}; expected at least 1, and 0 to {MAX_SEED}")
+        if not prompts:
+            raise ValueError("found no prompt; expected a text or a list of texts")
+        if num_images < 1 or not 0 <= seed <= MAX_SEED - (num_images - 1):
+            raise ValueError(
+                f"found num_images={num_images}, seed={seed}; expected at least 1, and seeds from 0 to {MAX_SEED}"
+            )
         changes = {"steps": steps, "guidance_scale": None if guidance_scale is None else float(guidance_scale)}
         sampling = replace(self.experiment.sampling, **{k: v for k, v in changes.items() if v is not None})
-        artist = self._artist(size or self.experiment.data.image_size)
+        artist = self._artist(self.experiment.data.image_size if size is None else size)
         wanted = [(text, seed + i) for text in prompts for i in range(num_images)]
         images = artist.draw(
             self.params,

@@ -2,6 +2,8 @@
 
 import os
 
+import pytest
+
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # The suite's time is XLA's compile time. Without LLVM's optimisations and MLIR's fusions a step compiles six times
 # faster and computes the same; tests/invariants/test_resume.py runs the programs that users get.
@@ -13,3 +15,24 @@ FLAGS = (
 )
 given = os.environ.get("XLA_FLAGS", "")
 os.environ["XLA_FLAGS"] = " ".join([*given.split(), *(flag for flag in FLAGS if flag.split("=")[0] not in given)])
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory):
+    """The workdir of a finished run of configs/stage1.py:tiny whose weights have moved far enough to show."""
+    import jax
+
+    from configs.stage1 import get_config
+    from fooddit.config import build
+    from fooddit.parallel import make_mesh
+    from fooddit.tasks.denoise import Denoise, DenoiseExperiment
+    from fooddit.training import loop
+
+    config = get_config("tiny")
+    config.train.steps, config.optimizer.warmup, config.optimizer.learning_rate = 4, 1, 0.03
+    config.evaluation.samples, config.evaluation.nearest = 0, False
+    experiment, workdir = build(DenoiseExperiment, config.to_dict()), tmp_path_factory.mktemp("tiny_run")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "make_mesh", lambda config: make_mesh(config, jax.devices()[:1]))
+        loop.train(Denoise(experiment, workdir), experiment, workdir)
+    return workdir

@@ -76,7 +76,7 @@ class PictureSpace:
 
     def shape(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of tokens of a picture. ValueError for sides that are not multiples of `grid`."""
-        if height % self.grid or width % self.grid:
+        if height % self.grid or width % self.grid or min(height, width) < 1:
             raise ValueError(
                 f"a picture of {height} x {width} pixels: expected sides that are multiples of {self.grid}"
             )

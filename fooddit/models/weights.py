@@ -9,7 +9,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-# Files beside this package; a path of the form builtin:NAME means fooddit/models/weights/NAME.safetensors.
+# Files beside this package; a path of the form builtin:NAME means fooddit/models/pretrained/NAME.safetensors.
 BUILTIN = "builtin:"
 
 

@@ -1,0 +1,100 @@
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+
+from fooddit.data.pipeline import DataConfig
+from fooddit.data.tokenizer import train_tokenizer
+from fooddit.diffusion import ObjectiveConfig
+from fooddit.models.dit import DiTConfig
+from fooddit.models.drawing import Artist
+from fooddit.models.module import define
+from fooddit.models.picture_space import PictureSpace, SpaceConfig
+from fooddit.models.text import TextConfig
+from fooddit.models.text_to_image import SamplingConfig, TextToImage
+
+CONFIG = SimpleNamespace(
+    data=DataConfig(source="none", batch_size=4, image_size=32, grid=8, text_length=8),
+    model=DiTConfig(width=32, depth=2, head_dim=8),
+    text=TextConfig(width=32, depth=1, head_dim=8, vocabulary=300, length=8),
+    objective=ObjectiveConfig(prediction="x0"),
+    sampling=SamplingConfig(steps=3, guidance_scale=3.0),
+)
+SPACE = PictureSpace(SpaceConfig(patch=8))
+TOKENIZER = train_tokenizer(["red soup", "white cake", "红汤", "白蛋糕"], 300)
+PROMPTS = ["red soup", "white cake", "红汤", ""]
+
+
+@pytest.fixture(scope="module")
+def artist():
+    return Artist(CONFIG, SPACE, TOKENIZER, (32, 32))
+
+
+@pytest.fixture(scope="module")
+def params():
+    """Random everywhere, where a fresh model starts at zero and would draw grey."""
+    definition = define(lambda r: TextToImage(CONFIG.model, CONFIG.text, token_features=SPACE.features, rngs=r))
+    leaves, tree = jax.tree.flatten(definition.init(jax.random.key(0)))
+    keys = jax.random.split(jax.random.key(1), len(leaves))
+    return tree.unflatten(leaf + 0.1 * jax.random.normal(key, leaf.shape) for leaf, key in zip(leaves, keys))
+
+
+@pytest.fixture(scope="module")
+def drawn(artist, params):
+    return artist.draw(params, SPACE.params, PROMPTS, [5, 6, 7, 8], batch_size=4)
+
+
+def test_pictures_are_bytes_and_follow_prompt_and_seed(artist, params, drawn):
+    assert drawn.shape == (4, 32, 32, 3) and drawn.dtype == np.uint8
+    same_seed = artist.draw(params, SPACE.params, PROMPTS, [5] * 4, batch_size=4)
+    same_prompt = artist.draw(params, SPACE.params, ["red soup"] * 4, [5, 6, 7, 8], batch_size=4)
+    for pictures in (drawn, same_seed, same_prompt):
+        assert len(np.unique(pictures.reshape(4, -1), axis=0)) == 4
+    np.testing.assert_array_equal(same_seed[0], drawn[0])
+    np.testing.assert_array_equal(same_prompt[0], drawn[0])
+
+
+def test_neighbours_order_and_filling_up_change_no_bit(artist, params, drawn):
+    backwards = artist.draw(params, SPACE.params, PROMPTS[::-1], [8, 7, 6, 5], batch_size=4)
+    np.testing.assert_array_equal(backwards[::-1], drawn)
+    alone = artist.draw(params, SPACE.params, PROMPTS[2:3], [7], batch_size=4)
+    np.testing.assert_array_equal(alone, drawn[2:3])
+    # Seven pictures are two batches, the second filled up.
+    many = artist.draw(params, SPACE.params, PROMPTS[:3] + PROMPTS, [1, 2, 3, 5, 6, 7, 8], batch_size=4)
+    assert len(many) == 7
+    np.testing.assert_array_equal(many[3:], drawn)
+
+
+def test_progress_counts_pictures_and_never_more_than_asked_for(artist, params):
+    done = []
+    artist.draw(params, SPACE.params, ["soup"] * 6, range(6), batch_size=4, progress=done.append)
+    assert done == [4, 6]
+
+
+def test_sampling_settings_are_those_of_the_config_unless_given(artist, params, drawn):
+    draw = lambda **changes: artist.draw(
+        params, SPACE.params, PROMPTS, [5, 6, 7, 8], batch_size=4, sampling=SamplingConfig(**changes)
+    )
+    np.testing.assert_array_equal(draw(steps=3, guidance_scale=3.0), drawn)
+    plain = draw(steps=3, guidance_scale=1.0)
+    assert np.any(plain[:3] != drawn[:3])
+    # The last prompt is no prompt: guidance has nothing to push it away from.
+    np.testing.assert_array_equal(plain[3], drawn[3])
+
+
+def test_a_larger_picture_lies_in_the_area_that_training_knew():
+    trained, larger, wide = (Artist(CONFIG, SPACE, TOKENIZER, size) for size in ((32, 32), (64, 64), (16, 64)))
+    assert trained.trained_tokens == len(trained.positions) == 16
+    assert len(larger.positions) == 64 and larger.shape == (8, 8)
+    np.testing.assert_allclose(larger.positions.max(axis=0), 3.5)
+    np.testing.assert_allclose(larger.positions[1] - larger.positions[0], [0, 0.5])
+    assert wide.shape == (2, 8) and len(wide.positions) == 16
+    np.testing.assert_allclose(wide.positions.max(axis=0), [1, 7])
+
+
+def test_bad_arguments_are_refused(artist, params):
+    with pytest.raises(ValueError, match="2 prompts and 1 seeds"):
+        artist.draw(params, SPACE.params, ["a", "b"], [1], batch_size=4)
+    with pytest.raises(ValueError, match="multiples of 8"):
+        Artist(CONFIG, SPACE, TOKENIZER, (30, 32))
