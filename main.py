@@ -92,9 +92,10 @@ def print_result(summary: dict, workdir: Path) -> None:
     files = [workdir / name for name in ("samples.png", "report.html", "summary.json")]
     print("look at " + ", ".join(str(path) for path in files if path.exists()))
     if alignment:
+        python = os.path.relpath(sys.executable) if sys.executable.startswith(os.getcwd()) else sys.executable
         print(
             "try next:\n"
-            f"  {sys.executable} -m fooddit generate --checkpoint {workdir} --out {workdir / 'pictures'} \\\n"
+            f"  {python} -m fooddit generate --checkpoint {workdir} --out {workdir / 'pictures'} \\\n"
             '    --prompt "three dumplings on a round blue plate with cilantro, on a wooden table, evening light"\n'
             f"  {python} main.py --config=configs/quickstart.py --workdir={workdir}-longer "
             "--config.train.steps=3000"

@@ -23,6 +23,7 @@ def get_config(variant: str = "full"):
     config.optimizer.warmup = 50
     config.optimizer.ema = 0.99
     config.checkpoint.every = 250
+    config.evaluate_every = 300
     config.evaluation.alignment = 256
     if variant == "tiny":
         config.data.source = "scenes:32"

@@ -29,7 +29,7 @@ def tiny_run(tmp_path_factory):
     from fooddit.training import loop
 
     config = get_config("tiny")
-    config.train.steps, config.optimizer.warmup, config.optimizer.learning_rate = 4, 1, 0.03
+    config.train.steps, config.optimizer.warmup, config.optimizer.learning_rate = 4, 1, 0.004
     config.evaluation.samples, config.evaluation.nearest = 0, False
     experiment, workdir = build(DenoiseExperiment, config.to_dict()), tmp_path_factory.mktemp("tiny_run")
     with pytest.MonkeyPatch.context() as patch:

@@ -1,4 +1,4 @@
-"""A checkpoint as a Python object and as `fooddit generate`: the same seed is the same picture, whatever is beside it."""
+"""A checkpoint as a Python object and as `fooddit generate`: a seed is one picture, whatever is drawn beside it."""
 
 import numpy as np
 import pytest

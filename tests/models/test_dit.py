@@ -118,7 +118,8 @@ def test_block_residuals_of_zero_are_none_and_others_are_added():
     definition = build()
     params = trained(definition)
     zeros = jnp.zeros((3, 2, TOKENS, 32))
-    np.testing.assert_array_equal(run(definition, params, block_residuals=zeros), run(definition, params))
+    # Two programs: XLA may fuse them in two ways, so not bit for bit.
+    np.testing.assert_allclose(run(definition, params, block_residuals=zeros), run(definition, params), atol=2e-6)
     assert jnp.any(run(definition, params, block_residuals=zeros.at[1].set(1.0)) != run(definition, params))
 
 

@@ -15,7 +15,7 @@ from fooddit.training.optimizer import scale_by_width, width_multiplier
 WIDTHS = (64, 128, 256)
 
 
-def outputs_after_training(width: int, scaled: bool, steps: int = 6, learning_rate: float = 5e-3) -> list[float]:
+def outputs_after_training(width: int, scaled: bool, steps: int = 6, learning_rate: float = 1e-3) -> list[float]:
     """Root mean square of the model's output after each Adam step on one batch."""
     definition = define(
         lambda r: TextToImage(
@@ -53,15 +53,15 @@ def outputs_after_training(width: int, scaled: bool, steps: int = 6, learning_ra
 
 
 def slope(scaled: bool) -> float:
-    """Exponent of the output's growth with width, after the first two steps (the first only moves the zero layer)."""
-    sizes = [np.mean(outputs_after_training(width, scaled)[1:3]) for width in WIDTHS]
+    """Exponent of the output's growth with width after some steps, at a rate too low for the target to be reached."""
+    sizes = [np.mean(outputs_after_training(width, scaled)[4:]) for width in WIDTHS]
     return float(np.polyfit(np.log(WIDTHS), np.log(sizes), 1)[0])
 
 
 def test_activations_do_not_grow_with_width_and_without_the_rule_they_do():
     with_rule, without = slope(scaled=True), slope(scaled=False)
-    assert abs(with_rule) < 0.25, with_rule
-    assert without > with_rule + 0.3, without
+    assert abs(with_rule) < 0.15, with_rule
+    assert without > 0.6, without
 
 
 @pytest.mark.parametrize(
