@@ -7,6 +7,7 @@ import collections
 import hashlib
 import os
 import shutil
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -119,7 +120,10 @@ def _read_all(
     found = _Found()
     writer = ArrayRecordWriter(str(spool), "group_size:1,uncompressed")
     rows = _filtered(catalogue, where, found)
-    bar = tqdm.tqdm(total=len(catalogue), desc=catalogue.name, unit=" pictures", disable=not progress, smoothing=0.1)
+    # Redrawn on a terminal; a line now and then in a log.
+    interval = 0.1 if sys.stderr.isatty() else 10
+    options = {"desc": catalogue.name, "unit": " pictures", "mininterval": interval, "maxinterval": interval}
+    bar = tqdm.tqdm(total=len(catalogue), disable=not progress, smoothing=0.1, **options)
     with bar, ThreadPoolExecutor(threads) as pool:
         for row, result in _in_order(pool, rows, size, 4 * threads, bar):
             if isinstance(result, Rejection):
