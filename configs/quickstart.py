@@ -18,12 +18,12 @@ def get_config(variant: str = "full"):
     config.objective.prediction = "x0"
     config.timesteps.shift = 2.0
     config.sampling.shift = 2.0
-    config.train.steps = {"full": 600, "quick": 300, "tiny": 2}[variant]
+    config.train.steps = {"full": 700, "quick": 300, "tiny": 2}[variant]
     config.optimizer.learning_rate = 2e-3
     config.optimizer.warmup = 50
     config.optimizer.ema = 0.99
     config.checkpoint.every = 250
-    config.evaluate_every = 300
+    config.evaluate_every = 350
     config.evaluation.alignment = 256
     if variant == "tiny":
         config.data.source = "scenes:32"
