@@ -125,12 +125,10 @@ def _sample(path: Path) -> str:
 def _alignment(alignment: Mapping[str, Any] | None) -> str:
     if not alignment:
         return ""
-    chance = alignment.get("chance")
-    by_attribute = chance if isinstance(chance, Mapping) else {}
+    by_attribute = alignment.get("chance_per_attribute", {})
     rows = [(_words(k), v, by_attribute.get(k)) for k, v in alignment.get("per_attribute", {}).items()]
-    whole = chance if isinstance(chance, int | float) else by_attribute.get("all_exact")
     if "all_exact" in alignment:
-        rows.append(("all of them", alignment["all_exact"], whole))
+        rows.append(("all of them", alignment["all_exact"], alignment.get("chance")))
     beside = {
         "shuffled_all_exact": "with the prompts shuffled {:.1%} are exact",
         "oracle_all_exact": "the reader itself reads {:.1%} of real pictures exactly",

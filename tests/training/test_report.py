@@ -66,7 +66,12 @@ def test_a_whole_run_is_on_one_page(tmp_path):
         "parameters": 1_234_567,
         "images_per_second": 843.2,
         "checkpoint": "runs/x/checkpoints/200",
-        "alignment": {"all_exact": 0.873, "per_attribute": {"vessel_shape": 0.95}, "chance": {"vessel_shape": 0.2}},
+        "alignment": {
+            "all_exact": 0.873,
+            "per_attribute": {"vessel_shape": 0.95},
+            "chance": 0.001,
+            "chance_per_attribute": {"vessel_shape": 0.2},
+        },
         "nearest_training": [{"picture": "samples/step_000200.png", "distance": 0.1234}],
     }
     _run(tmp_path)
