@@ -28,6 +28,7 @@ def get_config(variant: str = "full"):
     if variant == "tiny":
         config.data.source = "scenes:32"
         config.data.batch_size = 8
+        config.model.width, config.model.depth = 32, 2
         config.sampling.steps = 2
         config.evaluation.examples, config.evaluation.samples, config.evaluation.alignment = 8, 4, 8
     return config

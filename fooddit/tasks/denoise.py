@@ -223,8 +223,8 @@ def _prompts(dataset, count: int) -> list[str]:
     """The first captions of hold-out records, one a dish."""
     chosen: dict[str, str] = {}
     for record in dataset:
+        if len(chosen) >= count:
+            break
         if record.captions:
             chosen.setdefault(record.dish_id, record.captions[0].text)
-        if len(chosen) == count:
-            break
     return list(chosen.values())
