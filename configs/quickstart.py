@@ -11,7 +11,7 @@ def get_config(variant: str = "full"):
     config = base("denoise", data={"source": "scenes:12000", "batch_size": 128})
     config.space.autoencoder, config.space.patch = "builtin:scenes", 2
     config.data.grid = 16
-    config.data.short, config.data.dense, config.data.dropped = 0.0, 0.9, 0.1
+    config.data.short, config.data.dense, config.data.dropped = 0.1, 0.8, 0.1
     config.model.width, config.model.depth, config.model.scan_unroll = 256, 4, 4
     config.text.width, config.text.depth = 64, 1
     config.text.length = config.data.text_length = 48
