@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import time
 from pathlib import Path
 
 from absl import app, flags, logging
@@ -61,16 +62,17 @@ def run(experiment, workdir: Path, export: Path | None = None) -> None:
     from fooddit.data.rows import CatalogueError
     from fooddit.tasks import make_task
     from fooddit.training.checkpoint import CheckpointCorrupted, CheckpointMismatch
-    from fooddit.training.loop import DataChanged, TrainingDiverged, train
+    from fooddit.training.loop import RunMismatch, TrainingDiverged, train
 
+    started = time.perf_counter()
     try:
         task = make_task(experiment, workdir)
-        result = train(task, experiment, workdir)
+        result = train(task, experiment, workdir, started)
     except (
         CatalogueError,
         CheckpointCorrupted,
         CheckpointMismatch,
-        DataChanged,
+        RunMismatch,
         FileNotFoundError,
         RecordError,
         TrainingDiverged,

@@ -24,14 +24,15 @@ from fooddit.training.state import State
 from fooddit.training.step import make_step
 from fooddit.training.task import Evaluation, Experiment, Task, profile_steps
 from fooddit.training.throughput import peak_flops, utilization
+from fooddit.training.transfer import merge_by_name
 
 
 class TrainingDiverged(RuntimeError):
     """Too many non-finite steps in a row."""
 
 
-class DataChanged(ValueError):
-    """A workdir whose checkpoint was trained on other data, another batch size or another seed."""
+class RunMismatch(ValueError):
+    """A workdir whose checkpoint cannot go on: of other data, batch size or seed, or past the last step already."""
 
 
 class Result(NamedTuple):
@@ -42,14 +43,17 @@ class Result(NamedTuple):
     summary: dict[str, Any]
 
 
-def train(task: Task, experiment: Experiment, workdir: Path) -> Result:
+def train(task: Task, experiment: Experiment, workdir: Path, started: float | None = None) -> Result:
     """Trains `task` to its last step in `workdir`, resuming from the newest checkpoint there.
+
+    `started`: the time.perf_counter() from which the summary's seconds count, now if None.
 
     Raises:
       TrainingDiverged: `train.max_skipped` non-finite steps in a row.
-      DataChanged, CheckpointMismatch: the checkpoint in `workdir` is of other data or another model.
+      RunMismatch, CheckpointMismatch: the checkpoint in `workdir` is of other data or another model.
     """
-    settings, started = experiment.train, time.perf_counter()
+    settings, started = experiment.train, time.perf_counter() if started is None else started
+    is_writer = jax.process_index() == 0
     workdir.mkdir(parents=True, exist_ok=True)
 
     # Devices: everything is laid out before anything is made.
@@ -64,18 +68,24 @@ def train(task: Task, experiment: Experiment, workdir: Path) -> Result:
     checkpointer = Checkpointer(workdir / FOLDER, experiment.checkpoint)
     state, saved = _start(task, experiment, checkpointer, optimizer, abstract)
     first = int(state.step)
+    if first > settings.steps:
+        raise RunMismatch(
+            f"{checkpointer.directory} is at step {first} already, config.train.steps is {settings.steps}; give more "
+            "steps or another workdir"
+        )
     batches = task.batches(first, (jax.process_index(), jax.process_count()))
     if saved is not None:
         _check_data(saved["data"], batches, checkpointer.directory)
     metadata = {"experiment": config_module.to_dict(experiment), "task": task.metadata}
-    (workdir / "config.json").write_text(json.dumps(metadata["experiment"], indent=2, ensure_ascii=False))
+    if is_writer:
+        _write_json(workdir / "config.json", metadata["experiment"])
 
     step_function = jit_step(task, experiment, optimizer, abstract)
     to_device = jax.jit(task.device_batch)
     place = batch_sharding(mesh)
     writer = MetricWriter(workdir, resume_step=first)
     capacity = peak_flops()
-    progress = Progress(settings.steps, first, capacity.label, enabled=jax.process_index() == 0)
+    progress = Progress(settings.steps, first, capacity.label, enabled=is_writer)
     window = _Window(first)
     profile = profile_steps(experiment.profile)
     pending: dict | None = None
@@ -134,10 +144,11 @@ def train(task: Task, experiment: Experiment, workdir: Path) -> Result:
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(task.shapes)),
         "checkpoint": str(workdir / FOLDER / str(settings.steps)),
     }
-    (workdir / "summary.json").write_text(json.dumps(summary, indent=2, ensure_ascii=False), encoding="utf-8")
-    if evaluation.sheet is not None:
-        evaluation.sheet.save(workdir / "samples.png", optimize=True)
-    write_report(workdir)
+    if is_writer:
+        _write_json(workdir / "summary.json", summary)
+        if evaluation.sheet is not None:
+            evaluation.sheet.save(workdir / "samples.png", optimize=True)
+        write_report(workdir)
     return Result(jax.device_get(state.opt_state["ema"].params), evaluation, summary)
 
 
@@ -192,42 +203,15 @@ def _start(task: Task, experiment: Experiment, checkpointer: Checkpointer, optim
     params = jax.jit(task.init, out_shardings=shardings.params)(jax.random.key(experiment.train.seed))
     if experiment.init_from:
         loaded, _ = load_parameters(experiment.init_from)
-        params = jax.device_put(_merge(params, loaded, experiment.init_from), shardings.params)
+        params = jax.device_put(merge_by_name(params, loaded, experiment.init_from), shardings.params)
     opt_state = jax.jit(optimizer.init, out_shardings=shardings.opt_state)(params)
     return State(jax.device_put(jnp.zeros((), jnp.int32), shardings.step), params, opt_state), None
-
-
-def _merge(params, loaded: dict, source: str):
-    """`params` with every leaf that `loaded` has under the same name and shape; says what it did not find."""
-    found = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree.leaves_with_path(loaded)}
-    missing, reshaped, used = [], [], set()
-
-    def pick(path, leaf):
-        name = jax.tree_util.keystr(path)
-        other = found.get(name)
-        if other is None:
-            missing.append(name)
-            return leaf
-        used.add(name)
-        if other.shape != leaf.shape:
-            reshaped.append(f"{name} {other.shape} -> {leaf.shape}")
-            return leaf
-        return other
-
-    merged = jax.tree.map_with_path(pick, params)
-    unexpected = sorted(set(found) - used)
-    if len(missing) + len(reshaped) == len(jax.tree.leaves(params)):
-        raise ValueError(f"config.init_from: {source} has no parameter of this model's names and shapes")
-    print(f"starting from {source}: {len(used) - len(reshaped)} parameters by name", flush=True)
-    for title, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", reshaped)):
-        print(f"  {title}: {', '.join(names) or 'none'}", flush=True)
-    return merged
 
 
 def _check_data(saved: Mapping[str, Any], batches, directory) -> None:
     """A position means something in one dataset only."""
     if saved["position"] != batches.position:
-        raise DataChanged(f"{directory}: saved after {saved['position']} batches, found at step {batches.position}")
+        raise RunMismatch(f"{directory}: saved after {saved['position']} batches, found at step {batches.position}")
     now = json.loads(json.dumps(batches.fingerprint))
     differ = [
         f"{k}: was {saved['fingerprint'].get(k)!r}, is {v!r}"
@@ -235,10 +219,14 @@ def _check_data(saved: Mapping[str, Any], batches, directory) -> None:
         if saved["fingerprint"].get(k) != v
     ]
     if differ:
-        raise DataChanged(
+        raise RunMismatch(
             f"{directory} was trained on other data ({'; '.join(differ)}); use the same data and batch size, or start "
             "a new workdir with config.init_from"
         )
+
+
+def _write_json(path: Path, values: dict) -> None:
+    path.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _data(batches) -> dict:

@@ -10,7 +10,7 @@ import pytest
 
 from fooddit.diffusion import example_keys, example_noise
 from fooddit.training.checkpoint import CheckpointConfig, CheckpointMismatch, load_parameters
-from fooddit.training.loop import DataChanged, TrainingDiverged, tile, train
+from fooddit.training.loop import RunMismatch, TrainingDiverged, tile, train
 from fooddit.training.metrics import read_metrics
 from fooddit.training.optimizer import OptimizerConfig
 from fooddit.training.task import Evaluation, Experiment, TrainConfig
@@ -103,6 +103,12 @@ def test_a_finished_run_is_only_judged_again(tmp_path):
     assert again.evaluated == [5] and again.log == ["closed"]
 
 
+def test_a_run_that_is_past_its_last_step_is_refused(tmp_path):
+    train(LineTask(), experiment(5), tmp_path)
+    with pytest.raises(RunMismatch, match="at step 5 already, config.train.steps is 3"):
+        train(LineTask(), experiment(3), tmp_path)
+
+
 def test_non_finite_steps_in_a_row_stop_the_run_with_the_parameters_from_before(tmp_path):
     with pytest.raises(TrainingDiverged, match="3 steps in a row up to step 13 .*learning_rate"):
         train(LineTask(poison=10), experiment(40), tmp_path)
@@ -113,7 +119,7 @@ def test_non_finite_steps_in_a_row_stop_the_run_with_the_parameters_from_before(
 
 def test_another_dataset_or_model_is_refused_before_training(tmp_path):
     train(LineTask(), experiment(5), tmp_path)
-    with pytest.raises(DataChanged, match="dataset: was 'numbers', is 'letters'"):
+    with pytest.raises(RunMismatch, match="dataset: was 'numbers', is 'letters'"):
         train(LineTask(dataset="letters"), experiment(10), tmp_path)
     with pytest.raises(CheckpointMismatch, match="weight/kernel"):
         train(LineTask(features=2), experiment(10), tmp_path)

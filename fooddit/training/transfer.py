@@ -1,0 +1,39 @@
+"""Starting from another run: parameters taken over by name, with a list of what was missing and unexpected."""
+
+from typing import Any
+
+import jax
+
+
+def merge_by_name(params: Any, loaded: dict, source: str) -> Any:
+    """`params` with every leaf that `loaded` has under the same name and shape; prints what it did not find.
+
+    Args:
+      source: what `loaded` came from, for the messages.
+
+    Raises:
+      ValueError: nothing fits.
+    """
+    found = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree.leaves_with_path(loaded)}
+    missing, reshaped, used = [], [], set()
+
+    def pick(path, leaf):
+        name = jax.tree_util.keystr(path)
+        other = found.get(name)
+        if other is None:
+            missing.append(name)
+            return leaf
+        used.add(name)
+        if other.shape != leaf.shape:
+            reshaped.append(f"{name} {other.shape} -> {leaf.shape}")
+            return leaf
+        return other
+
+    merged = jax.tree.map_with_path(pick, params)
+    unexpected = sorted(set(found) - used)
+    if len(missing) + len(reshaped) == len(jax.tree.leaves(params)):
+        raise ValueError(f"config.init_from: {source} has no parameter of this model's names and shapes")
+    print(f"starting from {source}: {len(used) - len(reshaped)} parameters by name", flush=True)
+    for title, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", reshaped)):
+        print(f"  {title}: {', '.join(names) or 'none'}", flush=True)
+    return merged
