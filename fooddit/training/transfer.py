@@ -14,11 +14,11 @@ def merge_by_name(params: Any, loaded: dict, source: str) -> Any:
     Raises:
       ValueError: nothing fits.
     """
-    found = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree.leaves_with_path(loaded)}
+    found = {_name(path): leaf for path, leaf in jax.tree.leaves_with_path(loaded)}
     missing, reshaped, used = [], [], set()
 
     def pick(path, leaf):
-        name = jax.tree_util.keystr(path)
+        name = _name(path)
         other = found.get(name)
         if other is None:
             missing.append(name)
@@ -37,3 +37,7 @@ def merge_by_name(params: Any, loaded: dict, source: str) -> Any:
     for title, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", reshaped)):
         print(f"  {title}: {', '.join(names) or 'none'}", flush=True)
     return merged
+
+
+def _name(path) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
