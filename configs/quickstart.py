@@ -11,19 +11,19 @@ def get_config(variant: str = "full"):
     config = base("denoise", data={"source": "scenes:12000", "batch_size": 128})
     config.space.autoencoder, config.space.patch = "builtin:scenes", 2
     config.data.grid = 16
-    config.data.short, config.data.dense, config.data.dropped = 0.1, 0.8, 0.1
+    config.data.short, config.data.dense, config.data.dropped = 0.0, 0.9, 0.1
     config.model.width, config.model.depth, config.model.scan_unroll = 256, 4, 4
     config.text.width, config.text.depth = 64, 1
     config.text.length = config.data.text_length = 48
     config.objective.prediction = "x0"
     config.timesteps.shift = 2.0
     config.sampling.shift = 2.0
-    config.train.steps = {"full": 700, "quick": 300, "tiny": 2}[variant]
+    config.train.steps = {"full": 750, "quick": 300, "tiny": 2}[variant]
     config.optimizer.learning_rate = 2e-3
     config.optimizer.warmup = 50
     config.optimizer.ema = 0.99
     config.checkpoint.every = 250
-    config.evaluate_every = 350
+    config.evaluate_every = 375
     config.evaluation.alignment = 256
     if variant == "tiny":
         config.data.source = "scenes:32"
