@@ -73,7 +73,7 @@ def run(experiment, workdir: Path, export: Path | None = None) -> None:
         CheckpointCorrupted,
         CheckpointMismatch,
         RunMismatch,
-        FileNotFoundError,
+        OSError,
         RecordError,
         TrainingDiverged,
     ) as error:

@@ -37,7 +37,7 @@ def get_config(variant: str = "full"):
     # A patch of 8 x 8 pixels holds more values than so narrow a model can carry noise for: it predicts x0.
     config.space.patch = 8
     config.objective.prediction = "x0"
-    config.train.steps = 1500
+    config.train.steps = 1000
     config.evaluate_every = 500
     config.checkpoint.every = 250
     config.model.scan_unroll = 4

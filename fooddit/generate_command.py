@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
 
     pipeline = Pipeline.from_checkpoint(args.checkpoint, args.step)
     args.out.mkdir(parents=True, exist_ok=True)
-    with tqdm(total=len(prompts) * args.num, unit="picture") as bar:
+    with tqdm(total=len(prompts) * args.num, unit="picture", delay=1) as bar:
         pictures = pipeline.generate(
             prompts,
             num_images=args.num,

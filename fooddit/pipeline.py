@@ -105,6 +105,8 @@ class Pipeline:
           ValueError: no prompt, a number out of range, or a size that is not a multiple of the token's.
         """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        if not all(isinstance(text, str) for text in prompts):
+            raise TypeError(f"prompts must be text, found {prompts!r}")
         if not prompts:
             raise ValueError("found no prompt; expected a text or a list of texts")
         if num_images < 1 or not 0 <= seed <= MAX_SEED - (num_images - 1):

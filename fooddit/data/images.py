@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import simplejpeg
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 # Decoding runs on our own threads; OpenCV's pool under them would only contend for the same cores.
 cv2.setNumThreads(1)
@@ -90,6 +90,8 @@ def normalize_picture(data: bytes, size: int | None = None) -> Picture:
             return Picture(data, width, height, small)
         if pixels is None:
             pixels = decode_image(data, min_height=size or 0, min_width=size or 0)
+    except UnidentifiedImageError as error:
+        raise ValueError("not a picture of a known format") from error
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"{type(error).__name__}: {error}") from error
     height, width = pixels.shape[:2]

@@ -76,6 +76,8 @@ def prepare(
     out = Path(out)
     if not 0 <= holdout < 1:
         raise CatalogueError(f"holdout {holdout}: expected a share, at least 0 and below 1")
+    if size is not None and size < 16:
+        raise CatalogueError(f"size {size}: expected a side in pixels, at least 16")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FileExistsError(f"{out}: exists already; choose another folder or remove it first")
     catalogue = open_catalogue(source, size=size, holdout=holdout)

@@ -68,6 +68,11 @@ class DenoiseExperiment(Experiment):
         super().__post_init__()
         if not self.data.source:
             raise ValueError("data.source is empty; give a folder that `fooddit prepare` wrote, or scenes:N")
+        if self.data.batch_size % self.train.accumulate:
+            raise ValueError(
+                f"data.batch_size is {self.data.batch_size}: expected a multiple of train.accumulate, "
+                f"which is {self.train.accumulate}"
+            )
         if self.data.text_length != self.text.length:
             raise ValueError(
                 f"data.text_length is {self.data.text_length}, text.length {self.text.length}; make them equal"

@@ -32,6 +32,19 @@ class OptimizerConfig:
     clip: float = 1.0
     ema: float = 0.999
 
+    def __post_init__(self):
+        for name in ("learning_rate", "clip"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"optimizer.{name} must be above 0, found {getattr(self, name)}")
+        for name in ("ema", "b1", "b2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"optimizer.{name} must be at least 0 and below 1, found {getattr(self, name)}")
+        if self.warmup < 0 or self.weight_decay < 0 or not 0 <= self.final <= 1:
+            raise ValueError(
+                "optimizer: expected warmup and weight_decay of at least 0 and final from 0 to 1, "
+                f"found {self.warmup}, {self.weight_decay} and {self.final}"
+            )
+
 
 class EmaState(NamedTuple):
     """The averaged parameters and how many updates they hold."""

@@ -33,9 +33,10 @@ def merge_by_name(params: Any, loaded: dict, source: str) -> Any:
     unexpected = sorted(set(found) - used)
     if len(missing) + len(reshaped) == len(jax.tree.leaves(params)):
         raise ValueError(f"config.init_from: {source} has no parameter of this model's names and shapes")
-    print(f"starting from {source}: {len(used) - len(reshaped)} parameters by name", flush=True)
+    taken, total = len(used) - len(reshaped), len(jax.tree.leaves(params))
+    print(f"starting from {source}: {taken} of {total} parameters by name", flush=True)
     for title, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", reshaped)):
-        print(f"  {title}: {', '.join(names) or 'none'}", flush=True)
+        print("\n    ".join([f"  {title}: {len(names) or 'none'}", *names]), flush=True)
     return merged
 
 

@@ -96,11 +96,23 @@ def test_a_longer_run_goes_on_where_the_shorter_one_ended(tmp_path):
     np.testing.assert_array_equal(found["weight"]["kernel"], expected["weight"]["kernel"])
 
 
-def test_a_finished_run_is_only_judged_again(tmp_path):
+def test_a_finished_run_is_left_as_it_is(tmp_path):
+    first = train(LineTask(), experiment(5), tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    again = LineTask()
+    second = train(again, experiment(5, evaluate_every=3), tmp_path)
+    assert again.evaluated == [] and again.log == []
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
+    assert second.summary == first.summary
+    np.testing.assert_array_equal(second.params["weight"]["kernel"], first.params["weight"]["kernel"])
+
+
+def test_a_run_that_was_stopped_before_its_last_judgement_gets_it(tmp_path):
     train(LineTask(), experiment(5), tmp_path)
+    (tmp_path / "summary.json").unlink()
     again = LineTask()
     train(again, experiment(5), tmp_path)
-    assert again.evaluated == [5] and again.log == ["closed"]
+    assert again.evaluated == [5] and again.log == ["closed"] and (tmp_path / "summary.json").exists()
 
 
 def test_a_run_that_is_past_its_last_step_is_refused(tmp_path):
@@ -141,7 +153,8 @@ def test_init_from_takes_parameters_by_name_and_says_what_it_did_not_find(tmp_pa
     still = OptimizerConfig(learning_rate=1e-9)
     train(Longer(), experiment(1, init_from=str(tmp_path / "first"), optimizer=still), tmp_path / "second")
     out = capsys.readouterr().out
-    assert "1 parameters by name" in out and "missing: offset/kernel" in out and "unexpected: none" in out
+    assert "1 of 2 parameters by name" in out and "unexpected: none" in out
+    assert "missing: 1\n    offset/kernel" in out
     found = load_parameters(tmp_path / "second", ema=False)[0]["weight"]["kernel"]
     np.testing.assert_allclose(found, learned, atol=1e-6)
 
