@@ -1,6 +1,7 @@
 """fooddit: train and use image models of dishes, from photos to a released model."""
 
 __all__ = ["Pipeline"]
+__version__ = "0.1.0"
 
 
 def __getattr__(name: str):
