@@ -15,6 +15,8 @@ _BLOCK = 256
 # Training crops a photo at random along its longer side; these places are looked at.
 _CROPS = (0.0, 0.25, 0.5, 0.75, 1.0)
 _NEIGHBOURS = 10
+# A copy, even a blurred one, is several times nearer to its original than to anything else.
+_COPY_RATIO = 0.5
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,11 @@ class Nearest:
     distance: float
     ratio: float
 
+    @property
+    def copied(self) -> bool:
+        """At most half as far as the ten nearest are on average: this very picture, more or less."""
+        return self.ratio <= _COPY_RATIO
+
 
 @dataclass(frozen=True)
 class Memorisation:
@@ -42,7 +49,8 @@ class Memorisation:
     Attributes:
       generated_median, holdout_median: distance to the nearest training picture.
       holdout_5_percent: the distance that 5 % of the hold-out pictures stay below.
-      nearer_share: of generated pictures, those below it; 0.05 is what pictures from outside would give.
+      nearer_share: of generated pictures, those below it; copies are, and so are smooth pictures that copy nothing.
+      copied_share, holdout_copied_share: those that are `Nearest.copied`.
       generated_ratio, holdout_ratio: median of `Nearest.ratio`.
       n, holdout_n: pictures.
     """
@@ -51,6 +59,8 @@ class Memorisation:
     holdout_median: float
     holdout_5_percent: float
     nearer_share: float
+    copied_share: float
+    holdout_copied_share: float
     generated_ratio: float
     holdout_ratio: float
     n: int
@@ -112,6 +122,8 @@ def memorisation(generated: Sequence[Nearest], holdout: Sequence[Nearest]) -> Me
         holdout_median=float(np.median(real)),
         holdout_5_percent=limit,
         nearer_share=float(np.mean(drawn < limit)),
+        copied_share=float(np.mean([found.copied for found in generated])),
+        holdout_copied_share=float(np.mean([found.copied for found in holdout])),
         generated_ratio=float(np.median([found.ratio for found in generated])),
         holdout_ratio=float(np.median([found.ratio for found in holdout])),
         n=len(drawn),

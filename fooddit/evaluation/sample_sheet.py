@@ -15,13 +15,14 @@ _TITLE, _SUBTITLE, _PROMPT, _NOTE = 42, 20, 20, 16
 _LEADING = 1.36
 _MEASURE = 1080  # the longest line of the subtitle
 _PAPER, _INK, _MUTED, _RULE, _WRONG, _RIGHT = "#faf8f4", "#2b2622", "#857c72", "#ddd6cb", "#b3401c", "#5b7f4f"
+_DOTS = {None: _MUTED, False: _RIGHT, True: _WRONG}
 
 
 class Note(NamedTuple):
-    """A line under a prompt: what was found in the picture, and whether that is not what was asked for."""
+    """A line under a prompt: what was found in the picture, and whether that is wrong (None: neither right nor so)."""
 
     text: str
-    wrong: bool = False
+    wrong: bool | None = None
 
 
 def sample_sheet(
@@ -101,7 +102,7 @@ class _Remark:
         if not self.lines:
             return
         x, y = at[0], at[1] + 8
-        draw.ellipse((x, y + 2, x + 7, y + 9), fill=_WRONG if self.note.wrong else _RIGHT)
+        draw.ellipse((x, y + 2, x + 7, y + 9), fill=_DOTS[self.note.wrong])
         for i, line in enumerate(self.lines):
             place = (x + _NOTE, y + round(i * _NOTE * _LEADING))
             _draw_at_capital(draw, place, line, self.font, _NOTE, _WRONG if self.note.wrong else _MUTED)

@@ -36,7 +36,14 @@ class Neighbours:
 
     def scalars(self) -> dict[str, float]:
         """For the metrics."""
-        names = ("generated_median", "holdout_median", "nearer_share", "generated_ratio", "holdout_ratio")
+        names = (
+            "generated_median",
+            "holdout_median",
+            "nearer_share",
+            "copied_share",
+            "generated_ratio",
+            "holdout_ratio",
+        )
         return {f"nearest/{name}": getattr(self.summary, name) for name in names}
 
     def details(self) -> dict:

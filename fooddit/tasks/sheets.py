@@ -41,14 +41,14 @@ def neighbour_sheet(
     images: np.ndarray, prompts: Sequence[str], step: int, nearest: Sequence[Nearest], summary: Memorisation
 ) -> Image.Image:
     """The first pictures of held-out captions, each with its distance to the nearest training picture."""
-    limit = summary.holdout_5_percent
-    notes = [Note(f"nearest training picture: {found.distance:.3f}", found.distance < limit) for found in nearest]
+    notes = [Note(f"nearest training picture: {found.distance:.3f}", found.copied or None) for found in nearest]
     return sample_sheet(
         images[:PICTURES],
         prompts[:PICTURES],
         title="Dishes from their captions",
-        subtitle=f"{_drawn(step)} Red: nearer to a training picture than 95 % of the hold-out's pictures are "
-        f"({limit:.3f}); half of those are nearer than {summary.holdout_median:.3f}.",
+        subtitle=f"{_drawn(step)} {summary.copied_share:.0%} are close to being a copy of one training picture (red). "
+        f"Median distance to the nearest one {summary.generated_median:.3f}, of real hold-out pictures "
+        f"{summary.holdout_median:.3f}.",
         notes=notes[:PICTURES],
     )
 
@@ -61,7 +61,7 @@ def _compared(wanted: Sequence[int], found: Sequence[int]) -> Note:
     pairs = zip(ATTRIBUTES.items(), wanted, found)
     wrong = [(_words(name), _words(values[a]), _words(values[b])) for (name, values), a, b in pairs if a != b]
     if not wrong:
-        return Note(f"all {len(ATTRIBUTES)} attributes right")
+        return Note(f"all {len(ATTRIBUTES)} attributes right", wrong=False)
     if len(wrong) > 2:
         names = ", ".join(name for name, _, _ in wrong)
         return Note(f"{len(wrong)} of {len(ATTRIBUTES)} attributes wrong: {names}", wrong=True)

@@ -80,6 +80,14 @@ def test_more_change_is_further(train):
     assert distances == sorted(distances) and len(set(distances)) == 4
 
 
+def test_a_blurred_copy_is_one_and_a_smooth_picture_is_not(train):
+    blurred = cv2.GaussianBlur(picture(5, 64, 64), (0, 0), 3) * 0.9
+    grey = np.full((64, 64, 3), 128)
+    copy, smooth, new = nearest_training(np.stack([blurred, grey, picture(77, 64, 64)]).astype(np.uint8), train)
+    assert copy.copied and copy.id == "r5" and not smooth.copied and not new.copied
+    assert smooth.distance < new.distance
+
+
 def test_summary():
     def at(*distances):
         return [Nearest(i, str(i), 0.5, d, d) for i, d in enumerate(distances)]
@@ -87,6 +95,7 @@ def test_summary():
     found = memorisation(at(0.01, 0.02, 0.3, 0.4), at(*np.linspace(0.1, 0.3, 21)))
     assert (found.generated_median, found.nearer_share, found.n, found.holdout_n) == (pytest.approx(0.16), 0.5, 4, 21)
     assert found.holdout_median == pytest.approx(0.2) and found.holdout_5_percent == pytest.approx(0.11)
+    assert found.copied_share == 1 and found.holdout_copied_share == 1
     assert set(found.to_dict()) >= {"generated_median", "generated_ratio", "nearer_share"}
 
 

@@ -38,10 +38,12 @@ def test_a_page_is_small_enough_to_publish():
 
 
 def test_notes_are_red_only_where_something_is_wrong():
-    right = np.asarray(sample_sheet(IMAGES[:2], PROMPTS[:2], notes=[Note("all right"), Note("")], **WORDS))
+    right = np.asarray(sample_sheet(IMAGES[:2], PROMPTS[:2], notes=[Note("all right", False), Note("")], **WORDS))
     wrong = np.asarray(sample_sheet(IMAGES[:2], PROMPTS[:2], notes=[Note("count: asked 3", True), Note("")], **WORDS))
     assert contains(right, module._RIGHT) and not contains(right, module._WRONG)
     assert contains(wrong, module._WRONG) and not contains(wrong, module._RIGHT)
+    plain = np.asarray(sample_sheet(IMAGES[:1], PROMPTS[:1], notes=[Note("distance 0.2")], **WORDS))
+    assert not contains(plain, module._WRONG) and not contains(plain, module._RIGHT)
 
 
 def test_long_prompts_make_rows_taller_and_other_sizes_fit():
