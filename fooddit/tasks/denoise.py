@@ -202,7 +202,8 @@ class Denoise:
             batch = {name: value for name, value in next(batches).items() if name != "record"}
             sums += np.array(self._validate(params, frozen, batch, jax.random.key(0)))
         batches.close()
-        bins = {f"val/loss_t{i}": sums[0, i] / sums[1, i] for i in range(TIME_BINS) if sums[1, i]}
+        names = [f"val/loss_t{i / TIME_BINS:.1f}-{(i + 1) / TIME_BINS:.1f}" for i in range(TIME_BINS)]
+        bins = {name: sums[0, i] / sums[1, i] for i, name in enumerate(names) if sums[1, i]}
         return {"val/loss": sums[0].sum() / sums[1].sum(), **bins}
 
 

@@ -162,9 +162,10 @@ def _validation(curves: Mapping[str, list[Point]], names: list[str]) -> list[Ser
     """The mean in ink, the bins from cool (little noise) to warm (nearly all noise)."""
     bins = sorted(name for name in names if name.startswith("val/loss_t"))
     lines = []
-    for i, name in enumerate(bins):
-        colour = _COOL_TO_WARM[round(i / max(len(bins) - 1, 1) * (len(_COOL_TO_WARM) - 1))]
-        lines.append(Series(f"t {i / len(bins):.1f}–{(i + 1) / len(bins):.1f}", curves[name], colour))
+    for name in bins:
+        low, high = name.removeprefix("val/loss_t").split("-")
+        colour = _COOL_TO_WARM[round(float(low) * (len(_COOL_TO_WARM) - 1))]
+        lines.append(Series(f"t {low}–{high}", curves[name], colour))
     return lines + ([Series("all", curves["val/loss"], "var(--ink)")] if "val/loss" in curves else [])
 
 
