@@ -1,9 +1,13 @@
 """Trains what a config describes: python main.py --config=configs/stage1.py --workdir=runs/stage1."""
 
+import time
+
+_STARTED = time.time()  # Before all that takes time: what a run's ledger of time begins with.
+
+# ruff: noqa: E402
 import json
 import os
 import sys
-import time
 from pathlib import Path
 
 from absl import app, flags, logging
@@ -38,7 +42,7 @@ def main(arguments: list[str]) -> None:
         return
     if not _WORKDIR.value:
         sys.exit("main.py: --workdir is missing: a folder for checkpoints, metrics and the report")
-    run(experiment, Path(_WORKDIR.value), Path(_EXPORT.value) if _EXPORT.value else None)
+    run(experiment, _WORKDIR.value, Path(_EXPORT.value) if _EXPORT.value else None)
 
 
 def parse_flags(arguments: list[str]) -> list[str]:
@@ -56,39 +60,74 @@ def parse_flags(arguments: list[str]) -> list[str]:
         sys.exit(f"main.py: unknown key in a --config flag: {' '.join(cause.split())}; see --print_config")
 
 
-def run(experiment, workdir: Path, export: Path | None = None) -> None:
-    """Trains, reports, and writes the averaged weights to `export` if asked to."""
+def run(experiment, workdir: str, export: Path | None = None) -> None:
+    """Trains, reports, and writes the averaged weights to `export` if asked to. Exits as `fooddit.training.supervisor`
+    says: 0 done, 42 restart me, 3 no whole checkpoint, 1 what a person has to mend, as one message."""
+    from fooddit.training.goodput import LEDGER_FILE, Ledger
+    from fooddit.training.supervisor import INTERRUPTED, NOT_WHOLE, Stopped, Supervisor
+
+    local = Path(workdir)
+    ledger = Ledger(local / LEDGER_FILE, _STARTED)
+    with Supervisor(ledger, local, experiment.train.hang_seconds) as supervisor:
+        # What takes seconds to import comes under the supervisor's eyes.
+        from fooddit.training.checkpoint import NoWholeCheckpoint
+
+        try:
+            task, result = _train(experiment, local, supervisor)
+            if export:
+                task.export(result.params, export)
+                print(f"weights: {export}")
+        except Stopped as stopped:
+            print(f"main.py: {stopped}; the same command goes on from there", file=sys.stderr)
+            sys.exit(stopped.code)
+        except KeyboardInterrupt:
+            sys.exit(INTERRUPTED)
+        except NoWholeCheckpoint as error:
+            print(f"main.py: {error}", file=sys.stderr)
+            sys.exit(NOT_WHOLE)
+        except _mendable() as error:
+            sys.exit(f"main.py: {error}")
+
+
+def _train(experiment, workdir: Path, supervisor):
+    from fooddit.parallel.compilation_cache import keep_compiled_programs
+    from fooddit.tasks import make_task
+    from fooddit.training.checkpoint import FOLDER
+    from fooddit.training.loop import train
+    from fooddit.training.resume import check_experiment, only_one
+
+    keep_compiled_programs()
+    with only_one(workdir):
+        # Before anything is rendered, made or compiled: may this workdir be gone on with at all?
+        saved = check_experiment(workdir / FOLDER, experiment)
+        task = make_task(experiment, workdir, saved and saved["task"])
+        result = train(task, experiment, workdir, supervisor)
+        print_result(result.summary, workdir)
+    return task, result
+
+
+def _mendable() -> tuple[type[Exception], ...]:
+    """Errors whose message says what to do; a traceback would say less."""
+    from fooddit.config import ConfigError
     from fooddit.data.records import RecordError
     from fooddit.data.rows import CatalogueError
-    from fooddit.tasks import make_task
     from fooddit.training.checkpoint import CheckpointCorrupted, CheckpointMismatch
-    from fooddit.training.loop import RunMismatch, TrainingDiverged, train
+    from fooddit.training.reporter import TrainingDiverged
+    from fooddit.training.resume import RunMismatch
 
-    started = time.perf_counter()
-    try:
-        task = make_task(experiment, workdir)
-        result = train(task, experiment, workdir, started)
-    except (
-        CatalogueError,
-        CheckpointCorrupted,
-        CheckpointMismatch,
-        RunMismatch,
-        OSError,
-        RecordError,
-        TrainingDiverged,
-    ) as error:
-        sys.exit(f"main.py: {error}")
-    print_result(result.summary, workdir)
-    if export:
-        task.export(result.params, export)
-        print(f"weights: {export}")
+    checkpoints = (CheckpointCorrupted, CheckpointMismatch, RunMismatch)
+    return (CatalogueError, ConfigError, OSError, RecordError, TrainingDiverged, *checkpoints)
 
 
 def print_result(summary: dict, workdir: Path) -> None:
     """The figures of a finished run, where its files are, and what to try next."""
+    from fooddit.training.goodput import LEDGER_FILE, read_goodput
+
     alignment = summary.get("alignment")
     scalars = {k: v for k, v in summary.items() if not isinstance(v, (dict, list)) and not k.startswith("align/")}
     print("\n" + json.dumps(scalars, indent=1, ensure_ascii=False))
+    if goodput := read_goodput(workdir / LEDGER_FILE):
+        print(goodput)
     if alignment:
         print(_alignment_table(alignment))
     files = [workdir / name for name in ("samples.png", "report.html", "summary.json")]

@@ -8,6 +8,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 
+# Metadata of fields that do not change what is learned: threads, limits, what is shown. They may differ when a run is
+# resumed. A dataclass of the ground floor, which imports nothing from here, says the same by its key.
+OPERATIONAL = types.MappingProxyType({"operational": True})
+
+
 class ConfigError(ValueError):
     """A config that cannot be used; the message lists all that is wrong with it."""
 
@@ -59,6 +64,30 @@ def describe(instance: Any, path: str = "config") -> Iterator[str]:
             yield from describe(value, name)
         else:
             yield f"{name}: {_type_name(hints[field.name])} = {value!r}"
+
+
+def differences(saved: Mapping[str, Any], instance: Any, path: str = "config") -> dict[str, tuple[Any, Any]]:
+    """Keys whose value was another one in `saved` (as `to_dict` gave it, perhaps through JSON): key -> (was, is).
+
+    OPERATIONAL fields are left out, whole sections included. A key that `saved` does not know yet counts as having been its default.
+    """
+    found: dict[str, tuple[Any, Any]] = {}
+    unset = defaults(type(instance))
+    for field in dataclasses.fields(instance):
+        if field.metadata.get("operational"):
+            continue
+        value, name = getattr(instance, field.name), f"{path}.{field.name}"
+        before = saved.get(field.name, unset.get(field.name))
+        if dataclasses.is_dataclass(value):
+            found |= differences(before if isinstance(before, Mapping) else {}, value, name)
+        elif _plain(before) != _plain(value):
+            found[name] = (before, value)
+    return found
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON would give it back."""
+    return [_plain(item) for item in value] if isinstance(value, (tuple, list)) else value
 
 
 def _build(cls: type, values: Mapping[str, Any], path: str, errors: list[str]) -> Any:

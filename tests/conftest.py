@@ -17,6 +17,25 @@ given = os.environ.get("XLA_FLAGS", "")
 os.environ["XLA_FLAGS"] = " ".join([*given.split(), *(flag for flag in FLAGS if flag.split("=")[0] not in given)])
 
 
+def pytest_addoption(parser):
+    parser.addoption("--soak", action="store_true", help="the long form of the fault and bad-input tests: make soak")
+
+
+@pytest.fixture(scope="session")
+def soak(request) -> bool:
+    """Whether the long form was asked for."""
+    return request.config.getoption("--soak")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled_programs(tmp_path_factory):
+    """Processes that tests start share what they compile, and leave nothing in the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.mktemp("compiled")))
+        patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+        yield
+
+
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory):
     """The workdir of a finished run of configs/stage1.py:tiny whose weights have moved far enough to show."""

@@ -36,6 +36,9 @@ def _load(name: str, what: str) -> Any:
     return getattr(importlib.import_module(entry.module), getattr(entry, what))
 
 
-def make_task(experiment, workdir) -> Any:
-    """The task of an experiment; what it makes of its own goes to `workdir`."""
-    return task_class(experiment.task)(experiment, workdir)
+def make_task(experiment, workdir, saved: dict | None = None) -> Any:
+    """The task of an experiment; what it makes of its own goes to `workdir`.
+
+    `saved`: the task's metadata in the checkpoint that the run goes on from; None for a new run.
+    """
+    return task_class(experiment.task)(experiment, workdir, saved)

@@ -41,7 +41,7 @@ class AutoencodeExperiment(Experiment):
 class Autoencode:
     """Reconstruction of endless scenes by mean absolute error on pixels and on their differences (edges)."""
 
-    def __init__(self, experiment: AutoencodeExperiment, workdir: Path):
+    def __init__(self, experiment: AutoencodeExperiment, workdir: Path, saved: dict | None = None):
         self.experiment = experiment
         self.definition = define(lambda rngs: TinyAutoencoder(experiment.model, rngs=rngs))
         self.shapes, self.axes, self.frozen = self.definition.shapes, self.definition.axes, {}

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fooddit.config import OPERATIONAL, ConfigError
 from fooddit.data.pipeline import Batches, DataConfig, open_dataset
 from fooddit.data.prepare import prepare
 from fooddit.data.tokenizer import Tokenizer, train_tokenizer
@@ -61,8 +62,8 @@ class DenoiseExperiment(Experiment):
     text: TextConfig = field(default_factory=TextConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     timesteps: TimestepConfig = field(default_factory=TimestepConfig)
-    sampling: SamplingConfig = field(default_factory=SamplingConfig)
-    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig, metadata=OPERATIONAL)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig, metadata=OPERATIONAL)
 
     def __post_init__(self):
         super().__post_init__()
@@ -82,18 +83,21 @@ class DenoiseExperiment(Experiment):
 class Denoise:
     """The velocity (or x0) of pictures in a picture space, given captions."""
 
-    def __init__(self, experiment: DenoiseExperiment, workdir: Path):
-        """`workdir`: a "scenes:N" source is rendered into its records folder; the report's pictures go there."""
+    def __init__(self, experiment: DenoiseExperiment, workdir: Path, saved: dict | None = None):
+        """`workdir`: a "scenes:N" source is rendered into its records folder; the report's pictures go there.
+
+        `saved`: this task's metadata in the checkpoint that the run goes on from; its tokenizer is used again.
+        """
         self.experiment = experiment
         self.space = PictureSpace(experiment.space)
         if self.space.grid != experiment.data.grid:
-            raise ValueError(
+            raise ConfigError(
                 f"data.grid is {experiment.data.grid}, but a token of {experiment.space} is {self.space.grid} pixels; "
                 f"set data.grid={self.space.grid}"
             )
         folder = _records(experiment.data, workdir)
         self.train_set, self.holdout_set = open_dataset(folder, "train"), open_dataset(folder, "holdout")
-        self.tokenizer = _tokenizer(experiment, self.train_set)
+        self.tokenizer = _tokenizer(experiment, self.train_set, saved)
         self.length = (experiment.data.image_size // self.space.grid) ** 2
         self.definition = define(
             lambda rngs: TextToImage(experiment.model, experiment.text, token_features=self.space.features, rngs=rngs)
@@ -217,8 +221,11 @@ def _records(config: DataConfig, workdir: Path) -> Path:
     return folder
 
 
-def _tokenizer(experiment: DenoiseExperiment, dataset) -> Tokenizer:
-    """Of the run that this one starts from, whose embeddings it takes; else trained on the data's captions."""
+def _tokenizer(experiment: DenoiseExperiment, dataset, saved: dict | None) -> Tokenizer:
+    """This run's own, if it is resumed; of the run that it starts from, whose embeddings it takes; else trained on the
+    data's captions. Training it anew would give another one if a record has been damaged meanwhile."""
+    if saved is not None:
+        return Tokenizer.from_json(saved["tokenizer"])
     if experiment.init_from:
         _, metadata = load_parameters(experiment.init_from)
         return Tokenizer.from_json(metadata["task"]["tokenizer"])

@@ -35,7 +35,7 @@ class ReadScenesExperiment(Experiment):
 class ReadScenes:
     """Cross-entropy of every attribute."""
 
-    def __init__(self, experiment: ReadScenesExperiment, workdir: Path):
+    def __init__(self, experiment: ReadScenesExperiment, workdir: Path, saved: dict | None = None):
         self.experiment = experiment
         self.definition = classifier()
         self.shapes, self.axes, self.frozen = self.definition.shapes, self.definition.axes, {}

@@ -72,6 +72,20 @@ def bars(rows: Sequence[tuple[str, float, float | None]]) -> str:
     return f'<div class="bars">{"".join(lines)}</div>'
 
 
+def stacked_bar(parts: Sequence[tuple[str, float, str, str]]) -> str:
+    """What a whole is made of, as one bar and a list: (label, share in 0 to 1, text beside it, colour)."""
+    pieces = "".join(
+        f'<b style="width:{100 * share:.3f}%;background:{colour}" title="{html.escape(label)} {share:.1%}"></b>'
+        for label, share, _, colour in parts
+    )
+    rows = "".join(
+        f'<li><i style="background:{colour}"></i><span>{html.escape(label)}</span><em>{html.escape(text)}</em>'
+        f"<em>{share:.1%}</em></li>"
+        for label, share, text, colour in parts
+    )
+    return f'<div class="stack">{pieces}</div><ul class="stack-parts">{rows}</ul>'
+
+
 def smooth(points: Sequence[Point], share: float = 0.04) -> list[Point]:
     """Exponential average over about `share` of the points, without bias to the first; only finite ones are kept."""
     finite = [point for point in points if math.isfinite(point[1])]

@@ -2,14 +2,19 @@
 
 A step is a folder with three items under one commit file: `state` (arrays, named by their path), `metadata` (what the
 caller wants to find again, JSON) and `checksums` (of each array and of the metadata, JSON). Orbax alone restores a
-flipped bit without a word, so all that is read is checked. A step without `commit_success.txt` does not exist.
+flipped bit without a word, so all that is read is checked, and on a local disk every file is, too (`seal`). A step
+without `commit_success.txt` does not exist.
 """
 
 import hashlib
 import json
+import logging
+import sys
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -22,17 +27,22 @@ from fooddit.training import checkpoint_layout as layout
 from fooddit.training.checkpoint_layout import (
     FOLDER,
     CheckpointCorrupted,
+    CheckpointFailed,
     CheckpointMismatch,
+    NoWholeCheckpoint,
     find_checkpoints,
     list_steps,
 )
+from fooddit.training.seal import SEAL, broken_files, is_sealed, write_seal
 
 __all__ = [
     "FOLDER",
     "CheckpointConfig",
     "CheckpointCorrupted",
+    "CheckpointFailed",
     "CheckpointMismatch",
     "Checkpointer",
+    "NoWholeCheckpoint",
     "find_checkpoints",
     "list_steps",
     "load_parameters",
@@ -45,15 +55,27 @@ _EMA = "opt_state/ema/params"
 
 @dataclass(frozen=True)
 class CheckpointConfig:
-    """every: optimizer steps between saves; keep: how many of the newest steps stay on disk."""
+    """Attributes:
+    every: optimizer steps between saves.
+    keep: how many of the newest steps stay on disk.
+    accept_changes: config keys, separated by commas, whose change a resumed run goes on with instead of refusing it:
+      "optimizer.learning_rate", a section such as "data", or "dataset" for other records.
+    """
 
     every: int = 500
     keep: int = 3
+    accept_changes: str = ""
 
     def __post_init__(self):
         for name in ("every", "keep"):
             if getattr(self, name) < 1:
                 raise ValueError(f"config.checkpoint.{name}: found {getattr(self, name)}, expected at least 1")
+
+    @property
+    def accepted(self) -> tuple[str, ...]:
+        """The names in `accept_changes`."""
+        names = (name.strip().removeprefix("config.") for name in self.accept_changes.split(","))
+        return tuple(name for name in names if name)
 
 
 class Checkpointer:
@@ -64,7 +86,10 @@ class Checkpointer:
 
     def __init__(self, directory: epath.PathLike, config: CheckpointConfig = CheckpointConfig()):
         self.directory = epath.Path(directory).absolute()
-        self._emptying: threading.Thread | None = None
+        self.newest: int | None = None  # The step that was restored or given to `save` last.
+        self._keeping: threading.Thread | None = None
+        self._unsealed: set[int] = set()  # Steps that this process knows to be whole.
+        self._failed = False
         if jax.process_index() == 0:
             self.directory.mkdir(parents=True, exist_ok=True)
             _empty_trash(self.directory)
@@ -86,8 +111,8 @@ class Checkpointer:
     def save(self, step: int, state: Any, metadata: Mapping[str, Any]) -> None:
         """Starts saving; returns when the state is copied to the host, so that its buffers may be donated.
 
-        Waits for a save that is still under way. Raises what made an earlier save fail, ValueError if the step is
-        there already, TypeError for metadata that is not JSON.
+        Waits for a save that is still under way. Raises CheckpointFailed if that one or this one cannot be written,
+        ValueError if the step is there already, TypeError for metadata that is not JSON.
         """
         step, metadata = int(step), _as_json(metadata)
         if step in self.steps():
@@ -98,20 +123,56 @@ class Checkpointer:
             "metadata": ocp.args.JsonSave(metadata),
             "checksums": ocp.args.JsonSave(layout.make_record(leaves, metadata)),
         }
-        self._manager.save(step, args=ocp.args.Composite(**items), force=True)
-        self._empty_trash_in_background()
+        self._wait_for_save()
+        self._keep_house()
+        self.newest = step
+        with self._failing():
+            self._manager.save(step, args=ocp.args.Composite(**items), force=True)
+        self._unsealed.add(step)
 
     def restore(self, abstract_state: Any, step: int | None = None) -> tuple[Any, dict] | None:
-        """The newest step (or `step`) as (state, metadata), every array checked; None if there is no step at all.
+        """The newest whole step (or `step`) as (state, metadata), every bit checked; None if there is no step at all.
 
+        A damaged step is passed over with a loud line, and moved to DIRECTORY/damaged once an older one is restored.
         abstract_state: tree of jax.ShapeDtypeStruct with the shardings wanted now, whatever they were when saved.
-        Raises CheckpointMismatch if names, shapes or types differ, CheckpointCorrupted if a checksum does.
+        Raises CheckpointMismatch if names, shapes or types differ, NoWholeCheckpoint if all steps are damaged,
+        CheckpointCorrupted if the one asked for is.
         """
         self.wait()
-        steps = self.steps()
-        if not steps:
-            return None
-        step = layout.pick_step(self.directory, step)
+        if step is not None:
+            self.newest = layout.pick_step(self.directory, step)
+            return self._restore(step, abstract_state)
+        damaged: list[CheckpointCorrupted] = []
+        for step in reversed(self.steps()):
+            try:
+                restored = self._restore(step, abstract_state)
+            except CheckpointCorrupted as error:
+                # Without its traceback, which holds what was read of the state.
+                damaged.append(error.with_traceback(None))
+                continue
+            self._set_aside(damaged, step)
+            self._unsealed.add(step)
+            self.newest = step
+            return restored
+        if damaged:
+            raise NoWholeCheckpoint(self.directory, damaged)
+        return None
+
+    def wait(self) -> None:
+        """Returns when the last save is committed and sealed; raises CheckpointFailed if it is not."""
+        self._wait_for_save()
+        self._keep_house()
+        if self._keeping is not None:
+            self._keeping.join()
+
+    def close(self) -> None:
+        """Waits for the last save; the checkpointer cannot be used after. A failure is raised once."""
+        if not self._failed:
+            self.wait()
+            self._manager.close()
+
+    def _restore(self, step: int, abstract_state: Any) -> tuple[Any, dict]:
+        _check_files(self.directory, step)
         record, metadata = layout.read_record(self.directory, step)
         wanted = layout.named_leaves(abstract_state)
         _check_structure(self.directory / str(step), record["arrays"], wanted)
@@ -119,23 +180,51 @@ class Checkpointer:
         arrays = layout.read_arrays(self.directory, step, record, restore_args)
         return jax.tree.unflatten(jax.tree.structure(abstract_state), [arrays[name] for name in wanted]), metadata
 
-    def wait(self) -> None:
-        """Returns when the last save is committed; raises what made it fail."""
-        self._manager.wait_until_finished()
-        self._manager.check_for_errors()
-        self._empty_trash_in_background()
-        if self._emptying is not None:
-            self._emptying.join()
+    def _set_aside(self, damaged: list[CheckpointCorrupted], taken: int) -> None:
+        """Moves damaged steps out of the way: the run will come to their numbers again."""
+        for error in damaged:
+            print(f"WARNING: {error}", file=sys.stderr, flush=True)
+            if jax.process_index() == 0:
+                (self.directory / layout.DAMAGED).mkdir(exist_ok=True)
+                target = self.directory / layout.DAMAGED / str(error.step)
+                while target.exists():
+                    target = target.with_name(f"{target.name}-again")
+                (self.directory / str(error.step)).rename(target)
+                print(f"WARNING: moved to {target}; going on from step {taken}", file=sys.stderr, flush=True)
+        if damaged:
+            self._manager.reload()
 
-    def close(self) -> None:
-        """Waits for the last save; the checkpointer cannot be used after."""
-        self.wait()
-        self._manager.close()
+    def _wait_for_save(self) -> None:
+        with self._failing():
+            self._manager.wait_until_finished()
+            self._manager.check_for_errors()
 
-    def _empty_trash_in_background(self) -> None:
-        if jax.process_index() == 0 and not (self._emptying is not None and self._emptying.is_alive()):
-            self._emptying = threading.Thread(target=_empty_trash, args=(self.directory,), daemon=True)
-            self._emptying.start()
+    @contextmanager
+    def _failing(self) -> Iterator[None]:
+        """Whatever orbax dies of in a save, on any of its threads, is a failed save."""
+        try:
+            yield
+        except Exception as error:
+            self._failed = True
+            raise CheckpointFailed(self._why(error)) from error
+
+    def _why(self, error: Exception) -> str:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        if "No space left on device" in str(error):
+            reason = f"no space left on the disk of {self.directory}"
+        older = ", ".join(map(str, self.steps())) or "none"
+        return (
+            f"step {self.newest} could not be saved: {reason}. Whole steps in {self.directory}: {older}. Mend that and "
+            "run the same command again: it goes on from the newest of them"
+        )
+
+    def _keep_house(self) -> None:
+        """Seals what is committed and empties the trash, beside the training."""
+        if jax.process_index() == 0 and not (self._keeping is not None and self._keeping.is_alive()):
+            steps = self._unsealed & set(self.steps())
+            self._unsealed -= steps
+            self._keeping = threading.Thread(target=_keep_house, args=(self.directory, steps), daemon=True)
+            self._keeping.start()
 
 
 def load_parameters(
@@ -144,11 +233,12 @@ def load_parameters(
     """(parameters as a nested dict of numpy arrays, metadata) of a workdir's newest step or of `step`.
 
     Needs no model and no particular devices; reads only the parameters (the averaged ones if `ema`) and checks them.
-    Raises FileNotFoundError, CheckpointCorrupted, or KeyError if the run kept no average.
+    metadata["step"] is the step. Raises FileNotFoundError, CheckpointCorrupted, or KeyError if the run kept no average.
     """
     directory = find_checkpoints(directory)
     step = layout.pick_step(directory, step)
     record, metadata = layout.read_record(directory, step)
+    metadata["step"] = step
     prefix = (_EMA if ema else "params") + "/"
     names = [name for name in record["arrays"] if name.startswith(prefix)]
     if not names:
@@ -162,6 +252,7 @@ def verify(directory: epath.PathLike, step: int | None = None) -> list[str]:
     directory = find_checkpoints(directory)
     step = layout.pick_step(directory, step)
     try:
+        _check_files(directory, step)
         record, _ = layout.read_record(directory, step)
         layout.read_arrays(directory, step, record, _as_numpy(record["arrays"]))
     except CheckpointCorrupted as error:
@@ -216,6 +307,32 @@ def _as_json(metadata: Mapping[str, Any]) -> dict[str, Any]:
         raise TypeError(f"metadata: {error}; expected dicts, lists, strings, numbers, booleans and None") from error
 
 
+def _check_files(directory: epath.Path, step: int) -> None:
+    """Raises CheckpointCorrupted if a file of a sealed step on a local disk is not as it was."""
+    folder = directory / str(step)
+    problems = broken_files(Path(folder)) if _is_local(directory) else []
+    if not (folder / layout.COMMITTED).exists():
+        problems.insert(0, f"{layout.COMMITTED}: missing")
+    if problems:
+        raise CheckpointCorrupted(directory, step, problems)
+
+
+def _keep_house(directory: epath.Path, whole: Iterable[int]) -> None:
+    for step in sorted(whole) if _is_local(directory) else ():
+        folder = Path(directory) / str(step)
+        try:
+            if not is_sealed(folder):
+                write_seal(folder)
+        except OSError:
+            # Removed meanwhile, or the disk is full: the arrays' own checksums still prove the step.
+            continue
+    _empty_trash(directory)
+
+
+def _is_local(directory: epath.Path) -> bool:
+    return "://" not in str(directory)
+
+
 def _empty_trash(directory: epath.Path) -> None:
     trash = directory / layout.TRASH
     for path in list(trash.iterdir()) if trash.is_dir() else []:
@@ -226,8 +343,18 @@ def _discard_uncommitted(directory: epath.Path) -> None:
     """Removes what a killed save left. FileExistsError for a folder that holds anything else: it is not ours."""
     known = {*layout.ITEMS, "_CHECKPOINT_METADATA"}
     for path in list(directory.iterdir()):
-        if path.name.isdigit() and path.is_dir() and not (path / layout.COMMITTED).exists():
-            strange = sorted({child.name for child in path.iterdir()} - known)
+        if path.name.isdecimal() and path.is_dir() and not layout.was_committed(path):
+            strange = sorted({child.name for child in path.iterdir()} - known - {f"{SEAL}.tmp"})
             if strange:
                 raise FileExistsError(f"{path} is no saved step: found {strange[:5]} in it; move it out of {directory}")
             path.rmtree()
+
+
+class _RaisedAnyway(logging.Filter):
+    """Orbax logs the traceback of every failed save and then raises it; once, in one line, is enough."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not (record.exc_info and "orbax" in record.pathname)
+
+
+logging.getLogger("absl").addFilter(_RaisedAnyway())

@@ -14,9 +14,11 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from fooddit.training.checksum import checksums
+from fooddit.training.seal import SEAL
 
 FOLDER = "checkpoints"
 TRASH = "trash"
+DAMAGED = "damaged"
 COMMITTED = "commit_success.txt"
 ITEMS = ("state", "metadata", "checksums")
 # What orbax raises on damaged files: tensorstore's errors are ValueErrors, and so are those of JSON and of UTF-8.
@@ -37,6 +39,21 @@ class CheckpointCorrupted(ValueError):
         )
 
 
+class NoWholeCheckpoint(ValueError):
+    """There are saved steps, and none of them can be trusted: going on from scratch is for a person to decide."""
+
+    def __init__(self, directory: epath.Path, found: list[CheckpointCorrupted]):
+        lines = "\n".join(f"  {error.step}: {error.problems[0]}" for error in found)
+        super().__init__(
+            f"none of the {len(found)} saved steps in {directory} is whole:\n{lines}\nBring the damaged files back from "
+            f"a copy; to begin from scratch instead, move {directory} away"
+        )
+
+
+class CheckpointFailed(OSError):
+    """A save that did not come through; what was saved before it is untouched."""
+
+
 class CheckpointMismatch(ValueError):
     """A whole checkpoint, but of another model or optimizer than the one it is to be restored into."""
 
@@ -49,7 +66,7 @@ def find_checkpoints(directory: epath.PathLike) -> epath.Path:
     for folder in (directory / FOLDER, directory):
         if folder.is_dir() and (folder.name == FOLDER or list_steps(folder)):
             return folder
-    if directory.name.isdigit() and (directory / COMMITTED).exists():
+    if directory.name.isdecimal() and (directory / COMMITTED).exists():
         raise FileNotFoundError(
             f"{directory} is one step; give the folder above it, {directory.parent}, and the step {directory.name}"
         )
@@ -65,7 +82,12 @@ def list_steps(directory: epath.PathLike) -> list[int]:
     directory = epath.Path(directory)
     if not directory.is_dir():
         return []
-    return sorted(int(path.name) for path in directory.iterdir() if path.name.isdigit() and (path / COMMITTED).exists())
+    return sorted(int(path.name) for path in directory.iterdir() if path.name.isdecimal() and was_committed(path))
+
+
+def was_committed(folder: epath.Path) -> bool:
+    """Whether a step was ever whole: a seal without a commit file is damage, not a save that was cut off."""
+    return (folder / COMMITTED).exists() or (folder / SEAL).exists()
 
 
 def named_leaves(tree: Any) -> dict[str, Any]:

@@ -2,37 +2,34 @@
 
 import json
 import math
+import os
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from etils import epath
 from jax.sharding import NamedSharding, PartitionSpec
 
 from fooddit import config as config_module
 from fooddit.parallel import batch_sharding, make_mesh, parameter_shardings, state_shardings
-from fooddit.training.checkpoint import Checkpointer, load_parameters
-from fooddit.training.checkpoint_layout import FOLDER
+from fooddit.training.checkpoint import FOLDER, Checkpointer, load_parameters
+from fooddit.training.goodput import LEDGER_FILE, Ledger, read_goodput
 from fooddit.training.metrics import MetricWriter
 from fooddit.training.optimizer import make_optimizer, schedule
-from fooddit.training.progress import Progress
 from fooddit.training.report import write_report
+from fooddit.training.reporter import Reporter
+from fooddit.training.resume import RunMismatch, check_data
 from fooddit.training.state import State
 from fooddit.training.step import make_step
+from fooddit.training.supervisor import Supervisor
 from fooddit.training.task import Evaluation, Experiment, Task, profile_steps
-from fooddit.training.throughput import peak_flops, utilization
 from fooddit.training.transfer import merge_by_name
 
-
-class TrainingDiverged(RuntimeError):
-    """Too many non-finite steps in a row."""
-
-
-class RunMismatch(ValueError):
-    """A workdir whose checkpoint cannot go on: of other data, batch size or seed, or past the last step already."""
+# A line of metrics with this name says that the step was evaluated.
+EVALUATED = "evaluate/seconds"
 
 
 class Result(NamedTuple):
@@ -43,21 +40,34 @@ class Result(NamedTuple):
     summary: dict[str, Any]
 
 
-def train(task: Task, experiment: Experiment, workdir: Path, started: float | None = None) -> Result:
-    """Trains `task` to its last step in `workdir`, resuming from the newest checkpoint there.
+def train(
+    task: Task,
+    experiment: Experiment,
+    workdir: Path,
+    supervisor: Supervisor | None = None,
+    checkpoints: epath.PathLike | None = None,
+) -> Result:
+    """Trains `task` to its last step in `workdir`, resuming from the newest whole checkpoint there.
 
-    `started`: the time.perf_counter() from which the summary's seconds count, now if None.
+    `supervisor`: whom to ask at each step whether to stop; it keeps the ledger of time. `checkpoints`: where they are
+    kept if not in the workdir (an object store, with a local workdir beside it).
 
     Raises:
       TrainingDiverged: `train.max_skipped` non-finite steps in a row.
       RunMismatch, CheckpointMismatch: the checkpoint in `workdir` is of other data or another model.
+      NoWholeCheckpoint, CheckpointFailed: none can be trusted; one could not be written.
+      Stopped: the supervisor was asked to stop the run, and its state is saved.
     """
-    settings, started = experiment.train, time.perf_counter() if started is None else started
+    settings, supervisor = experiment.train, supervisor or Supervisor()
+    ledger = supervisor.ledger
     is_writer = jax.process_index() == 0
     workdir.mkdir(parents=True, exist_ok=True)
 
     # Devices: everything is laid out before anything is made.
-    mesh = make_mesh(experiment.mesh)
+    try:
+        mesh = make_mesh(experiment.mesh)
+    except ValueError as error:
+        raise config_module.ConfigError(str(error)) from error
     replicated = NamedSharding(mesh, PartitionSpec())
     optimizer = make_optimizer(experiment.optimizer, settings.steps, task.axes)
     learning_rate = schedule(experiment.optimizer, settings.steps)
@@ -65,9 +75,10 @@ def train(task: Task, experiment: Experiment, workdir: Path, started: float | No
     frozen = jax.device_put(task.frozen, replicated)
 
     # Start: this run's own checkpoint, else another run's parameters by name, else random ones.
-    checkpointer = Checkpointer(workdir / FOLDER, experiment.checkpoint)
-    state, saved = _start(task, experiment, checkpointer, optimizer, abstract)
+    checkpointer = Checkpointer(workdir / FOLDER if checkpoints is None else checkpoints, experiment.checkpoint)
+    state, saved = _start(task, experiment, checkpointer, optimizer, abstract, ledger)
     first = int(state.step)
+    ledger.enter("init", first)
     if first > settings.steps:
         raise RunMismatch(
             f"{checkpointer.directory} is at step {first} already, config.train.steps is {settings.steps}; give more "
@@ -80,104 +91,98 @@ def train(task: Task, experiment: Experiment, workdir: Path, started: float | No
         return Result(jax.device_get(state.opt_state["ema"].params), Evaluation(), summary)
     batches = task.batches(first, (jax.process_index(), jax.process_count()))
     if saved is not None:
-        _check_data(saved["data"], batches, checkpointer.directory)
+        check_data(saved["data"], batches, checkpointer.directory, experiment)
     metadata = {"experiment": config_module.to_dict(experiment), "task": task.metadata}
     if is_writer:
-        _write_json(workdir / "config.json", metadata["experiment"])
+        write_json(workdir / "config.json", metadata["experiment"])
 
     step_function = jit_step(task, experiment, optimizer, abstract)
     to_device = jax.jit(task.device_batch)
     place = batch_sharding(mesh)
     writer = MetricWriter(workdir, resume_step=first)
-    capacity = peak_flops()
-    progress = Progress(settings.steps, first, capacity.label, enabled=is_writer)
-    window = _Window(first)
+    reporter = Reporter(task, settings, first, writer, learning_rate, enabled=is_writer)
     profile = profile_steps(experiment.profile)
-    pending: dict | None = None
-    skipped = 0
+
+    def save(step: int) -> None:
+        """Unless it is the step that was restored, or saved a moment ago. Metrics up to it are on disk before it is."""
+        if step != checkpointer.newest:
+            writer.drain()
+            checkpointer.save(step, state, {**metadata, "data": _data(batches)})
+
+    def evaluate(step: int) -> Evaluation:
+        """With the state at rest: a signal meanwhile saves it and ends the run."""
+        with supervisor.safe(lambda: (save(step), checkpointer.wait())), ledger.during("evaluate"):
+            return _evaluate(task, state, frozen, step, writer)
 
     try:
         for step in range(first, settings.steps):
             # The order is fixed: save, then evaluate, then draw the next batch, so that a checkpoint holds the state
-            # and the data position of one moment.
-            if step > first and step % experiment.checkpoint.every == 0:
-                checkpointer.save(step, state, {**metadata, "data": _data(batches)})
-            if step > first and experiment.evaluate_every and step % experiment.evaluate_every == 0:
-                skipped = _count_skipped(pending, skipped, settings.max_skipped, step)
-                _log(pending, step, window, writer, progress, task, capacity, learning_rate)
-                pending = None
-                _evaluate(task, state, frozen, step, writer)
-                window.restart(step)
+            # and the data position of one moment. A run that was stopped while it was evaluated evaluates again.
+            if step > first and (step % experiment.checkpoint.every == 0 or supervisor.requested):
+                reporter.settle(step, batches)
+                with ledger.during("save"):
+                    save(step)
+            if supervisor.requested:
+                checkpointer.wait()
+                raise supervisor.stop(f"saved step {step}")
+            if step and experiment.evaluate_every and step % experiment.evaluate_every == 0:
+                reporter.settle(step, batches, always=True)
+                if step > first or not writer.has(step, EVALUATED):
+                    evaluate(step)
+                reporter.restart(step)
             if step == profile[0]:
                 jax.profiler.start_trace(workdir / "profile")
 
-            waited = time.perf_counter()
+            ledger.enter("data_wait", step)
+            asked = time.perf_counter()
             host_batch = next(batches)
-            window.waited += time.perf_counter() - waited
-            window.batch = len(host_batch["index"]) * jax.process_count()
+            reporter.waited(time.perf_counter() - asked, len(host_batch["index"]) * jax.process_count())
+            ledger.enter("compile" if step == first else "step")
             batch = to_device(frozen, _put(host_batch, place))
             state, metrics = step_function(state, frozen, batch)
+            if step == first:
+                jax.block_until_ready(metrics)
+                supervisor.started()
+                ledger.enter("step")
+                reporter.restart(step + 1)
 
             # The metrics of the step before are read while this one runs: the device never waits for the host.
-            if pending is not None:
-                skipped = _count_skipped(pending, skipped, settings.max_skipped, step)
-                if step % settings.log_every == 0:
-                    _log(pending, step, window, writer, progress, task, capacity, learning_rate)
-            pending = metrics
+            reporter.settle(step, batches)
+            reporter.put(metrics)
             if step + 1 == profile[1]:
                 jax.block_until_ready(state)
                 jax.profiler.stop_trace()
 
         # The end: the last step is logged, saved and judged like any other.
-        if pending is not None:
-            _count_skipped(pending, skipped, settings.max_skipped, settings.steps)
-            _log(pending, settings.steps, window, writer, progress, task, capacity, learning_rate)
-            checkpointer.save(settings.steps, state, {**metadata, "data": _data(batches)})
-        evaluation = _evaluate(task, state, frozen, settings.steps, writer)
+        reporter.settle(settings.steps, batches, always=True)
+        ledger.enter("save", settings.steps)
+        save(settings.steps)
+        evaluation = evaluate(settings.steps)
         checkpointer.wait()
     finally:
         batches.close()
-        progress.close()
+        reporter.close()
         writer.close()
         checkpointer.close()
+        ledger.flush()
+    goodput = read_goodput(workdir / LEDGER_FILE)
     summary = {
         **evaluation.details,
         **evaluation.scalars,
         "steps": settings.steps,
-        "seconds": round(time.perf_counter() - started, 1),
-        "images_per_second": round(window.images_per_second, 1),
+        "seconds": round(time.time() - ledger.started, 1),
+        "images_per_second": round(reporter.images_per_second, 1),
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(task.shapes)),
-        "checkpoint": str(workdir / FOLDER / str(settings.steps)),
+        "damaged_records": batches.damaged,
+        "checkpoint": str(checkpointer.directory / str(settings.steps)),
+        **({"goodput": goodput.to_dict()} if goodput else {}),
     }
     if is_writer:
-        _write_json(workdir / "summary.json", summary)
+        write_json(workdir / "summary.json", summary)
         if evaluation.sheet is not None:
             evaluation.sheet.save(workdir / "samples.png", optimize=True)
         write_report(workdir)
     return Result(jax.device_get(state.opt_state["ema"].params), evaluation, summary)
-
-
-class _Window:
-    """What happened since the last line of metrics."""
-
-    def __init__(self, step: int):
-        self.images_per_second, self.batch = 0.0, 0
-        self.restart(step)
-
-    def restart(self, step: int) -> None:
-        self.step, self.began, self.waited = step, time.perf_counter(), 0.0
-
-    def close(self, step: int) -> dict[str, float]:
-        """Rates of the window that ends at `step`; a new one begins."""
-        seconds = time.perf_counter() - self.began
-        self.images_per_second = self.batch * (step - self.step) / seconds
-        rates = {
-            "train/images_per_second": self.images_per_second,
-            "train/data_wait": self.waited / seconds,
-            "train/step_seconds": seconds / (step - self.step),
-        }
-        self.restart(step)
-        return rates
 
 
 def abstract_state(task: Task, optimizer, mesh) -> State:
@@ -199,8 +204,9 @@ def jit_step(task: Task, experiment: Experiment, optimizer, abstract: State):
     return jax.jit(step, donate_argnums=0, out_shardings=(placed, replicated))
 
 
-def _start(task: Task, experiment: Experiment, checkpointer: Checkpointer, optimizer, abstract: State):
-    restored = checkpointer.restore(abstract)
+def _start(task: Task, experiment: Experiment, checkpointer: Checkpointer, optimizer, abstract: State, ledger: Ledger):
+    with ledger.during("restore"):
+        restored = checkpointer.restore(abstract)
     if restored is not None:
         print(f"resuming {checkpointer.directory} from step {int(restored[0].step)}", flush=True)
         return restored
@@ -213,25 +219,11 @@ def _start(task: Task, experiment: Experiment, checkpointer: Checkpointer, optim
     return State(jax.device_put(jnp.zeros((), jnp.int32), shardings.step), params, opt_state), None
 
 
-def _check_data(saved: Mapping[str, Any], batches, directory) -> None:
-    """A position means something in one dataset only."""
-    if saved["position"] != batches.position:
-        raise RunMismatch(f"{directory}: saved after {saved['position']} batches, found at step {batches.position}")
-    now = json.loads(json.dumps(batches.fingerprint))
-    differ = [
-        f"{k}: was {saved['fingerprint'].get(k)!r}, is {v!r}"
-        for k, v in now.items()
-        if saved["fingerprint"].get(k) != v
-    ]
-    if differ:
-        raise RunMismatch(
-            f"{directory} was trained on other data ({'; '.join(differ)}); use the same data and batch size, or start "
-            "a new workdir with config.init_from"
-        )
-
-
-def _write_json(path: Path, values: dict) -> None:
-    path.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+def write_json(path: Path, values: dict) -> None:
+    """Whole or not at all, whenever the process is killed."""
+    temporary = path.with_name(f"{path.name}.tmp")
+    temporary.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
 
 
 def _data(batches) -> dict:
@@ -242,30 +234,11 @@ def _put(batch: dict[str, np.ndarray], sharding: NamedSharding) -> dict[str, jax
     return {name: jax.make_array_from_process_local_data(sharding, array) for name, array in batch.items()}
 
 
-def _count_skipped(metrics: dict, before: int, limit: int, step: int) -> int:
-    skipped = before + 1 if float(metrics["skipped"]) else 0
-    if skipped >= limit:
-        raise TrainingDiverged(
-            f"{skipped} steps in a row up to step {step} had a non-finite loss or gradient (the parameters are as "
-            "before them); lower config.optimizer.learning_rate or look at the data, then resume from the last "
-            "checkpoint"
-        )
-    return skipped
-
-
-def _log(metrics, step, window, writer, progress, task, capacity, learning_rate) -> None:
-    rates = window.close(step)
-    share = utilization(task.flops_per_example * window.batch, rates["train/step_seconds"], capacity)
-    values = {f"train/{name}": value for name, value in metrics.items()}
-    line = {**values, **rates, "train/learning_rate": float(learning_rate(step - 1)), "train/utilization": share}
-    writer.scalars(step, line)
-    progress.update(step, line)
-
-
 def _evaluate(task: Task, state: State, frozen, step: int, writer: MetricWriter) -> Evaluation:
     """The task's judgement of the averaged parameters, written where the report finds it."""
+    began = time.perf_counter()
     result = task.evaluate(state.opt_state["ema"].params, frozen, step)
-    writer.scalars(step, result.scalars)
+    writer.scalars(step, {**result.scalars, EVALUATED: time.perf_counter() - began})
     for name, image in result.images.items():
         writer.image(step, name, image)
     if result.samples is not None:

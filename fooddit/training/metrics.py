@@ -48,6 +48,7 @@ class MetricWriter:
         self._queue: queue.SimpleQueue = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._samples = Path(workdir) / SAMPLES
+        self._had = _names_at(Path(workdir) / METRICS_FILE, resume_step)
         if jax.process_index() == 0:
             self._sinks = default_sinks(Path(workdir), resume_step, log) if sinks is None else list(sinks)
             self._thread = threading.Thread(target=self._run, name="metrics", daemon=True)
@@ -61,6 +62,17 @@ class MetricWriter:
             if isinstance(value, jax.Array):
                 value.copy_to_host_async()
         self._queue.put((self._write_scalars, (int(step), dict(values), time.time())))
+
+    def has(self, step: int, name: str) -> bool:
+        """Whether the step that was resumed from had that value in WORKDIR/metrics.jsonl."""
+        return (step, name) in self._had
+
+    def drain(self, seconds: float = 60.0) -> None:
+        """Returns when all that was put is written, or after `seconds`."""
+        if self._thread is not None:
+            written = threading.Event()
+            self._queue.put((written.set, ()))
+            written.wait(seconds)
 
     def image(self, step: int, name: str, image: np.ndarray, prompts: Sequence[str] = ()) -> None:
         """A uint8 (height, width, 3) picture for TensorBoard and WORKDIR/samples; a grid's prompts in reading order.
@@ -169,6 +181,13 @@ def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
         if record is not None:
             records.append({k: float(v) if v in ("NaN", "Infinity", "-Infinity") else v for k, v in record.items()})
     return records
+
+
+def _names_at(path: Path, step: int) -> set[tuple[int, str]]:
+    """(step, name) of every value that the file has for that step."""
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if step and path.exists() else []
+    records = [record for line in lines if (record := _parse(line)) is not None]
+    return {(step, name) for record in records if record["step"] == step for name in record}
 
 
 def _drop_later_lines(path: Path, resume_step: int, log: Callable[[str], None]) -> None:

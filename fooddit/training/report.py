@@ -11,7 +11,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from fooddit.training.charts import Point, Series, bars, line_chart, smooth
+from fooddit.training.charts import Point, Series, bars, line_chart, smooth, stacked_bar
+from fooddit.training.goodput import LEDGER_FILE, read_goodput
 from fooddit.training.metrics import METRICS_FILE, SAMPLES, read_metrics
 from fooddit.training.report_page import page
 
@@ -27,12 +28,25 @@ _CHARTS: dict[str, tuple[str, dict[str, Any]]] = {
     "train/data_wait": ("Time spent waiting for data", {"log": False, "unit": "%"}),
     "train/utilization": ("Share of the peak arithmetic used", {"log": False, "unit": "%"}),
 }
+# Of the ledger: what each kind of time is called, and its colour; greys are for what nobody wants.
+_TIMES = {
+    "step": ("Steps", "var(--series-2)"),
+    "data_wait": ("Waiting for data", "var(--series-3)"),
+    "evaluate": ("Evaluation", "var(--series-7)"),
+    "save": ("Saving", "var(--series-4)"),
+    "restore": ("Restoring", "var(--series-5)"),
+    "compile": ("Compiling", "var(--series-1)"),
+    "init": ("Starting", "var(--series-8)"),
+    "redone": ("Steps redone", "var(--muted)"),
+    "idle": ("Between processes", "var(--rule)"),
+}
 # Smooth already.
 _EXACT = ("train/learning_rate",)
 
 
 def write_report(workdir: str | os.PathLike) -> Path:
-    """Writes WORKDIR/report.html from metrics.jsonl and, where they are there, config.json, summary.json and samples/.
+    """Writes WORKDIR/report.html from metrics.jsonl and, where they are there, config.json, summary.json, goodput.jsonl
+    and samples/.
 
     Of summary.json it shows the numbers, `alignment` (per_attribute, chance, ...) and `nearest_training`: a list of
     rows, whose values may name pictures in the workdir. Raises FileNotFoundError without metrics.
@@ -49,6 +63,7 @@ def write_report(workdir: str | os.PathLike) -> Path:
         _alignment(summary.get("alignment")),
         _charts(curves),
         _table(workdir, "Nearest training pictures", summary.get("nearest_training")),
+        _goodput(workdir),
         _others(curves),
         _config(config),
     ]
@@ -175,6 +190,24 @@ def _smoothed(title: str, points: list[Point], **options: Any) -> str:
 
 def _plain(title: str, points: list[Point], **options: Any) -> str:
     return line_chart(title, [Series(title, points)], **options)
+
+
+def _goodput(workdir: Path) -> str:
+    """Where the time went since the first start, useful steps first."""
+    goodput = read_goodput(workdir / LEDGER_FILE)
+    if goodput is None:
+        return ""
+    parts = [
+        (title, goodput.seconds[name] / goodput.total, _duration(goodput.seconds[name]), colour)
+        for name, (title, colour) in _TIMES.items()
+        if goodput.seconds[name] >= 0.0005 * goodput.total
+    ]
+    starts = "one start" if goodput.starts == 1 else f"{goodput.starts} starts"
+    lost = " Redone are steps that a restart from an older checkpoint took again." if goodput.seconds["redone"] else ""
+    return (
+        f'<h2>Goodput {goodput.share:.1%}</h2><p class="note">The share of {_duration(goodput.total)} since the first '
+        f"start that went into steps of the result; {starts}.{lost}</p>{stacked_bar(parts)}"
+    )
 
 
 def _others(curves: Mapping[str, list[Point]]) -> str:

@@ -70,6 +70,13 @@ figure.sample figcaption { color: var(--muted); font-size: 13px; margin-top: 6px
 .bar b { display: block; height: 100%; border-radius: 3px; background: var(--series-2); }
 .bar i { position: absolute; top: -3px; bottom: -3px; width: 2px; background: var(--ink); opacity: .65; }
 .bar em { font-style: normal; text-align: right; }
+.stack { display: flex; gap: 2px; height: 18px; max-width: 720px; border-radius: 4px; overflow: hidden; }
+.stack b { display: block; min-width: 1px; }
+.stack-parts { list-style: none; margin: 14px 0 0; padding: 0; max-width: 720px; font-size: 14px;
+  display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 300px), 1fr)); gap: 4px 36px; }
+.stack-parts li { display: grid; grid-template-columns: 12px minmax(0, 1fr) auto 58px; gap: 10px; align-items: center; }
+.stack-parts i { width: 10px; height: 10px; border-radius: 2px; }
+.stack-parts em { font-style: normal; text-align: right; } .stack-parts em:first-of-type { color: var(--muted); }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-size: 14px; min-width: 50%; }
 th { text-align: left; font-weight: 500; color: var(--muted); }

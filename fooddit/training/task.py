@@ -7,6 +7,7 @@ import jax
 import numpy as np
 from PIL import Image
 
+from fooddit.config import OPERATIONAL
 from fooddit.parallel import MeshConfig
 from fooddit.training.checkpoint import CheckpointConfig
 from fooddit.training.optimizer import OptimizerConfig
@@ -20,18 +21,23 @@ class TrainConfig:
     accumulate: parts that a batch is split into, their gradients summed.
     log_every: steps between lines of metrics.
     max_skipped: non-finite steps in a row after which the run stops.
+    hang_seconds: without progress for so long a run dumps its stacks and exits with 42, which asks for a restart; more
+      than the longest compilation and evaluation take. 0 waits for ever.
     """
 
-    steps: int = 1000
+    steps: int = field(default=1000, metadata=OPERATIONAL)
     seed: int = 0
-    accumulate: int = 1
-    log_every: int = 20
-    max_skipped: int = 20
+    accumulate: int = field(default=1, metadata=OPERATIONAL)
+    log_every: int = field(default=20, metadata=OPERATIONAL)
+    max_skipped: int = field(default=20, metadata=OPERATIONAL)
+    hang_seconds: float = field(default=1800.0, metadata=OPERATIONAL)
 
     def __post_init__(self):
         for name in ("steps", "accumulate", "log_every", "max_skipped"):
             if getattr(self, name) < 1:
                 raise ValueError(f"train.{name} must be at least 1, found {getattr(self, name)}")
+        if self.hang_seconds < 0:
+            raise ValueError(f"train.hang_seconds must be at least 0 (no watch), found {self.hang_seconds}")
 
 
 @dataclass(frozen=True)
@@ -47,12 +53,12 @@ class Experiment:
 
     task: str = ""
     init_from: str = ""
-    profile: str = ""
-    evaluate_every: int = 0
+    profile: str = field(default="", metadata=OPERATIONAL)
+    evaluate_every: int = field(default=0, metadata=OPERATIONAL)
     train: TrainConfig = field(default_factory=TrainConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
-    mesh: MeshConfig = field(default_factory=MeshConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig, metadata=OPERATIONAL)
+    mesh: MeshConfig = field(default_factory=MeshConfig, metadata=OPERATIONAL)
 
     def __post_init__(self):
         profile_steps(self.profile)
@@ -93,9 +99,13 @@ class Evaluation:
 
 
 class BatchIterator(Protocol):
-    """Batches of numpy arrays; `position` counts the global batches drawn and is all there is to resume."""
+    """Batches of numpy arrays; `position` counts the global batches drawn and is all there is to resume.
+
+    `damaged` counts the records that could not be read and were left out, each once.
+    """
 
     position: int
+    damaged: int
     fingerprint: dict
 
     def __next__(self) -> dict[str, np.ndarray]: ...

@@ -1,4 +1,7 @@
 import argparse
+import shutil
+import sys
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,12 +18,14 @@ from fooddit.training.checkpoint import (
     CheckpointCorrupted,
     Checkpointer,
     CheckpointMismatch,
+    NoWholeCheckpoint,
     find_checkpoints,
     load_parameters,
     parameters_hash,
     verify,
 )
 from fooddit.training.checkpoint_layout import COMMITTED, list_steps, named_leaves
+from fooddit.training.seal import SEAL
 
 
 class _Ema(NamedTuple):
@@ -90,8 +95,22 @@ def whole(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def damaged(tmp_path) -> Path:
+def sealed(tmp_path) -> Path:
     return _saved(tmp_path / "checkpoints", 1, 2)
+
+
+@pytest.fixture
+def damaged(sealed) -> Path:
+    """Without seals, as after a kill between commit and seal: the arrays' own checksums have to find everything."""
+    for path in sealed.glob(f"*/{SEAL}"):
+        path.unlink()
+    return sealed
+
+
+def _flip(path: Path, bit: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[bit // 8] ^= 1 << bit % 8
+    path.write_bytes(content)
 
 
 @pytest.mark.parametrize("devices", [1, 2, 8])
@@ -182,11 +201,9 @@ def test_a_state_without_shardings_is_refused(whole):
 def test_a_flipped_bit_in_a_data_file_is_found(damaged):
     """Orbax restores such a step without a word (a wrong value); the problem is a checksum, not a reading error."""
     largest = max((damaged / "2/state").rglob("d/*"), key=lambda path: path.stat().st_size)
-    content = bytearray(largest.read_bytes())
-    content[len(content) // 2] ^= 1
-    largest.write_bytes(content)
+    _flip(largest, 4 * largest.stat().st_size)
     with pytest.raises(CheckpointCorrupted, match=r": found float32\[256, 128\] .*, expected float32") as caught:
-        Checkpointer(damaged).restore(_abstract(_state()))
+        Checkpointer(damaged).restore(_abstract(_state()), step=2)
     assert caught.value.step == 2 and caught.value.other_steps == [1]
     assert len(verify(damaged, 2)) == 1 and not verify(damaged, 1)
 
@@ -206,7 +223,98 @@ def test_truncated_files_are_found(damaged, pattern):
     for path in (damaged / "2").glob(pattern):
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(CheckpointCorrupted, match=r"checkpoints/2 is damaged:(.|\n)*Other steps in .*: 1\."):
-        Checkpointer(damaged).restore(_abstract(_state()))
+        Checkpointer(damaged).restore(_abstract(_state()), step=2)
+
+
+def test_a_changed_bit_or_a_lost_end_of_any_file_of_a_sealed_step_is_found(sealed):
+    files = sorted(path for path in (sealed / "2").rglob("*") if path.is_file())
+    assert SEAL in {path.name for path in files} and len(files) > 8
+    for number, path in enumerate(files):
+        whole = path.read_bytes()
+        if whole:
+            _flip(path, (7919 * number) % (8 * len(whole)))
+            assert verify(sealed, 2), path
+            path.write_bytes(whole[: len(whole) // 2])
+        else:
+            path.write_bytes(b"x")
+        assert verify(sealed, 2), path
+        path.unlink()
+        # A seal that is gone altogether is a step that was never sealed: its arrays still prove it.
+        assert verify(sealed, 2) or path.name == SEAL, path
+        path.write_bytes(whole)
+    assert verify(sealed, 2) == []
+
+
+def test_the_newest_whole_step_is_taken_with_a_loud_line_and_the_damaged_one_moved(sealed, capsys):
+    _flip(next((sealed / "2/state/d").iterdir()), 100)
+    writer = Checkpointer(sealed)
+    state, metadata = writer.restore(_abstract(_state()))
+    _assert_equal(state, _state(1))
+    assert metadata["step"] == 1 and writer.newest == 1
+    err = capsys.readouterr().err
+    assert "WARNING" in err and "checkpoints/2 is damaged" in err and "CRC-32" in err and "going on from step 1" in err
+    assert list_steps(sealed) == [1] and (sealed / "damaged" / "2" / "state").is_dir()
+    # The run comes to that step again, and may even find it damaged again.
+    writer.save(2, _state(2), METADATA)
+    writer.close()
+    assert verify(sealed, 2) == []
+    _flip(next((sealed / "2/state/d").iterdir()), 100)
+    Checkpointer(sealed).restore(_abstract(_state()))
+    assert sorted(path.name for path in (sealed / "damaged").iterdir()) == ["2", "2-again"]
+
+
+def test_none_whole_is_refused_again_and_again_and_nothing_is_moved(sealed):
+    for step in ("1", "2"):
+        _flip(next((sealed / step / "state/d").iterdir()), 100)
+    (sealed / "1" / COMMITTED).unlink()
+    for _ in range(2):
+        with pytest.raises(NoWholeCheckpoint, match=r"none of the 2 saved steps in (.|\n)*  2: .*(.|\n)*  1: commit_success"):
+            Checkpointer(sealed).restore(_abstract(_state()))
+    assert list_steps(sealed) == [1, 2] and not (sealed / "damaged").exists()
+
+
+def test_a_kill_between_any_two_instants_of_a_save_leaves_a_step_that_is_whole_or_ignored(tmp_path):
+    """Every file operation of Python's is an instant, and the native code's lie in between: before each of them the
+    folder is copied as it stands, which is what a kill would leave."""
+    folder, copies, instants = tmp_path / "checkpoints", tmp_path / "copies", []
+    writer = Checkpointer(folder, CheckpointConfig(every=1, keep=2))
+    writer.save(1, _state(1), METADATA)
+    writer.save(2, _state(2), METADATA)
+    writer.wait()
+
+    def hook(event, arguments):
+        # Other threads wait while one copies; what it opens for that is not an instant.
+        if not recording or event not in ("open", "os.rename", "os.mkdir", "os.remove", "os.rmdir"):
+            return
+        if str(folder) in str(arguments[0]) and not (event == "open" and arguments[1] == "r"):
+            with copying:
+                if not inside:
+                    inside.append(True)
+                    shutil.copytree(folder, copies / str(len(instants)))
+                    instants.append(f"{event} {arguments[0]}")
+                    inside.clear()
+
+    copying, inside, recording = threading.RLock(), [], [True]
+    sys.addaudithook(hook)  # For good: it costs the rest of the process a comparison.
+    writer.save(3, _state(3), METADATA)
+    writer.close()
+    recording.clear()
+    assert len(instants) > 10, instants
+    seen = set()
+    for number in range(len(instants)):
+        copy = copies / str(number)
+        steps = list_steps(copy)
+        assert steps in ([1, 2], [1, 2, 3], [2, 3]), (number, instants[number], steps)
+        assert [problem for step in steps for problem in verify(copy, step)] == [], (number, instants[number])
+        seen.add(tuple(steps))
+        again = Checkpointer(copy, CheckpointConfig(every=1, keep=2))
+        state, _ = again.restore(_abstract(_state()))
+        _assert_equal(state, _state(steps[-1]))
+        again.save(4, _state(4), METADATA)
+        again.close()
+        assert list_steps(copy)[-1] == 4 and not list((copy / "trash").iterdir())
+    assert seen >= {(1, 2), (2, 3)}, seen
+    print(len(instants), "instants")
 
 
 def test_an_uncommitted_step_is_not_listed_and_is_cleared_by_the_next_writer(damaged):

@@ -10,9 +10,11 @@ import pytest
 
 from fooddit.diffusion import example_keys, example_noise
 from fooddit.training.checkpoint import CheckpointConfig, CheckpointMismatch, load_parameters
-from fooddit.training.loop import RunMismatch, TrainingDiverged, tile, train
+from fooddit.training.loop import tile, train
 from fooddit.training.metrics import read_metrics
 from fooddit.training.optimizer import OptimizerConfig
+from fooddit.training.reporter import TrainingDiverged
+from fooddit.training.resume import RunMismatch
 from fooddit.training.task import Evaluation, Experiment, TrainConfig
 
 
@@ -26,6 +28,7 @@ class Numbers:
 
     def __init__(self, position, log, poison, name="numbers"):
         self.position, self.fingerprint, self.log, self.poison = position, {"dataset": name}, log, poison
+        self.damaged = 0
 
     def __next__(self):
         x = np.random.default_rng(self.position).normal(size=(8, 1)).astype(np.float32)

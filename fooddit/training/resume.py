@@ -1,0 +1,101 @@
+"""May this workdir be gone on with? What differs is named before anything is made, compiled or rendered."""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from etils import epath
+
+from fooddit.config import differences
+from fooddit.training.checkpoint_layout import CheckpointCorrupted, list_steps, read_record
+from fooddit.training.task import BatchIterator, Experiment
+
+
+class RunMismatch(ValueError):
+    """A workdir that cannot be gone on with: of another experiment or other data, or in use."""
+
+
+def newest_metadata(directory: epath.PathLike) -> dict[str, Any] | None:
+    """Metadata of the newest step whose metadata is whole; None if there is none. Reads no arrays."""
+    directory = epath.Path(directory)
+    for step in reversed(list_steps(directory)):
+        try:
+            return read_record(directory, step)[1]
+        except CheckpointCorrupted:
+            continue  # What is damaged is for `Checkpointer.restore` to report.
+    return None
+
+
+def check_experiment(directory: epath.PathLike, experiment: Experiment) -> dict[str, Any] | None:
+    """The newest checkpoint's metadata, None for a new run. RunMismatch, naming each key, if it had another config.
+
+    Keys that do not change what is learned may differ (`config.differences`), and those that
+    config.checkpoint.accept_changes names.
+    """
+    metadata = newest_metadata(directory)
+    if metadata is None:
+        return None
+    saved = metadata["experiment"]
+    if saved["task"] != experiment.task:
+        raise RunMismatch(
+            f"{directory} holds checkpoints of the task {saved['task']!r}, this config's is {experiment.task!r}; give "
+            "another --workdir"
+        )
+    accepted = experiment.checkpoint.accepted
+    changed = {
+        key: values
+        for key, values in differences(saved, experiment).items()
+        if not any(f"{key}.".startswith(f"config.{name}.") for name in accepted)
+    }
+    if changed:
+        names = ",".join(key.removeprefix("config.") for key in changed)
+        lines = "\n".join(f"  {key}: was {was!r}, is {now!r}" for key, (was, now) in changed.items())
+        raise RunMismatch(
+            f"{directory} was trained with another config:\n{lines}\nUse the values it was trained with, give another "
+            "--workdir (config.init_from takes its parameters along), or go on with the new ones: "
+            f"--config.checkpoint.accept_changes={names}"
+        )
+    return metadata
+
+
+def check_data(saved: Mapping[str, Any], batches: BatchIterator, directory: epath.Path, experiment: Experiment) -> None:
+    """Raises RunMismatch if `saved`, a checkpoint's position and fingerprint, is not one of these batches.
+
+    A position means something in one dataset only.
+    """
+    if saved["position"] != batches.position:
+        raise RunMismatch(f"{directory}: saved after {saved['position']} batches, found at step {batches.position}")
+    # A config key that was let through lets its part of the fingerprint through.
+    accepted = {name.rsplit(".", 1)[-1] for name in experiment.checkpoint.accepted}
+    before, now = saved["fingerprint"], json.loads(json.dumps(batches.fingerprint))
+    changed = {k: (before.get(k), v) for k, v in now.items() if before.get(k) != v and k not in accepted}
+    if changed:
+        lines = "\n".join(f"  {key}: was {was!r}, is {value!r}" for key, (was, value) in changed.items())
+        raise RunMismatch(
+            f"{directory} was trained on other data:\n{lines}\nUse the data it was trained on, give another --workdir "
+            "(config.init_from takes its parameters along), or go on with the new data: "
+            f"--config.checkpoint.accept_changes={','.join(changed)}"
+        )
+
+
+@contextmanager
+def only_one(workdir: Path) -> Iterator[None]:
+    """Holds WORKDIR/.lock, which dies with the process. RunMismatch if another process trains there."""
+    workdir.mkdir(parents=True, exist_ok=True)
+    with (workdir / ".lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            holder = file.read().strip() or "unknown"
+            raise RunMismatch(
+                f"{workdir} is in use: process {holder} trains there; wait for it, or give another --workdir"
+            ) from error
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield

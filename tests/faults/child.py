@@ -1,0 +1,63 @@
+"""main.py in a process that fails on purpose: python child.py SCENARIO.json FLAGS...
+
+SCENARIO: {"ids": file that gets "STEP HASH" for every batch that is drawn,
+           "signal": number, "phase": name, "nth": which entry into that phase, "delay": seconds after it,
+           "hang_at": position at which the input pipeline never answers,
+           "step_seconds": how long a batch is waited for}; what is missing is not done.
+"""
+
+import hashlib
+import json
+import os
+import runpy
+import sys
+import threading
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+scenario = json.loads(Path(sys.argv.pop(1)).read_text())
+
+
+def signal_in_phase() -> None:
+    from fooddit.training.goodput import Ledger
+
+    entered, enter = [], Ledger.enter
+
+    def counting(self, phase, step=None):
+        enter(self, phase, step)
+        if phase == scenario["phase"]:
+            entered.append(phase)
+            if len(entered) == scenario.get("nth", 1):
+                arguments = (os.getpid(), scenario["signal"])
+                threading.Timer(scenario.get("delay", 0.0), os.kill, arguments).start()
+
+    Ledger.enter = counting
+
+
+def watch_batches() -> None:
+    from fooddit.data.positions import PositionBatches
+
+    draw = PositionBatches.__next__
+
+    def drawing(self):
+        if self.position == scenario.get("hang_at") and self.fingerprint["split"] == "train":
+            time.sleep(3600)
+        batch = draw(self)
+        if self.fingerprint["split"] != "train":
+            return batch
+        time.sleep(scenario.get("step_seconds", 0.0))
+        digest = hashlib.sha256(b"".join(batch[name].tobytes() for name in ("index", "record", "text"))).hexdigest()
+        with open(scenario["ids"], "a") as file:
+            file.write(f"{self.position} {digest}\n")
+        return batch
+
+    PositionBatches.__next__ = drawing
+
+
+sys.path.insert(0, str(ROOT))
+if "phase" in scenario:
+    signal_in_phase()
+watch_batches()
+sys.argv[0] = str(ROOT / "main.py")
+runpy.run_path(sys.argv[0], run_name="__main__")

@@ -1,0 +1,135 @@
+"""Runs that fail on purpose, beside one that does not."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fooddit.training.checkpoint import load_parameters, parameters_hash, verify
+from fooddit.training.metrics import read_metrics
+from tests.conftest import FLAGS
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+STEPS, EVERY = 12, 3
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """Starts short runs on the same records; `straight` is one that nothing disturbed."""
+
+    folder: Path
+    records: Path
+    xla_flags: str
+
+    @property
+    def straight(self) -> Path:
+        return self.folder / "straight"
+
+    def run(self, workdir: Path, *flags: str, prefix: tuple[str, ...] = (), **scenario) -> subprocess.CompletedProcess:
+        """One start of the run in `workdir`, with a fault (tests/faults/child.py); its output is text."""
+        workdir.parent.mkdir(parents=True, exist_ok=True)
+        about = workdir.parent / f"{workdir.name}-scenario.json"
+        about.write_text(json.dumps({"ids": str(self.ids(workdir)), **scenario}))
+        command = [
+            *prefix,
+            sys.executable,
+            str(HERE / "child.py"),
+            str(about),
+            f"--config={ROOT / 'configs/stage1.py'}:tiny",
+            f"--workdir={workdir}",
+            f"--config.data.source={self.records}",
+            f"--config.train.steps={STEPS}",
+            f"--config.checkpoint.every={EVERY}",
+            "--config.train.log_every=1",
+            "--config.evaluate_every=4",
+            "--config.evaluation.samples=2",
+            "--config.evaluation.batch_size=2",
+            "--config.evaluation.nearest=False",
+            *flags,
+        ]
+        environment = {**os.environ, "XLA_FLAGS": self.xla_flags, "PYTHONPATH": str(ROOT)}
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=180)
+
+    def ids(self, workdir: Path) -> Path:
+        return workdir.parent / f"{workdir.name}-ids.txt"
+
+    def assert_equals_straight(self, workdir: Path) -> None:
+        """Parameters, averages, optimizer, every batch's ids, every line of metrics: the same bits."""
+        assert parameters_hash(workdir, STEPS) == parameters_hash(self.straight, STEPS)
+        assert verify(workdir) == []
+        for averaged in (True, False):
+            found, about = load_parameters(workdir, ema=averaged)
+            expected, also = load_parameters(self.straight, ema=averaged)
+            assert about["data"] == also["data"]
+            for name, leaf in flat(expected).items():
+                np.testing.assert_array_equal(flat(found)[name], leaf, err_msg=name)
+        assert last(self.ids(workdir)) == last(self.ids(self.straight))
+        assert values(workdir) == values(self.straight)
+
+
+def flat(tree: dict, path: str = "") -> dict[str, np.ndarray]:
+    leaves = {}
+    for name, node in tree.items():
+        leaves |= flat(node, f"{path}/{name}") if isinstance(node, dict) else {f"{path}/{name}": node}
+    return leaves
+
+
+def last(ids: Path) -> dict[str, str]:
+    """The hash of every batch, by position; of one that was drawn twice the later, and both must be the same."""
+    found: dict[str, str] = {}
+    for line in ids.read_text().splitlines():
+        position, digest = line.split()
+        assert found.setdefault(position, digest) == digest, position
+    # Batches that were read ahead and never used come after the last step.
+    return {position: digest for position, digest in found.items() if int(position) <= STEPS}
+
+
+def values(workdir: Path) -> dict[tuple[int, str], float]:
+    """What the metrics say of every step, times and speeds left out."""
+    timed = ("time", "evaluate/seconds", "train/images_per_second", "train/data_wait", "train/step_seconds")
+    return {
+        (record["step"], name): value
+        for record in read_metrics(workdir / "metrics.jsonl")
+        for name, value in record.items()
+        if name not in (*timed, "train/utilization")
+    }
+
+
+@pytest.fixture(scope="session")
+def trainer(tmp_path_factory, soak) -> Trainer:
+    from fooddit.data.prepare import prepare
+
+    folder = tmp_path_factory.mktemp("faults")
+    prepare("scenes:32", folder / "records", size=64, progress=False)
+    # The long form runs the programs that users get; the short one, programs that compile fast.
+    fast = " ".join(flag for flag in FLAGS if "device_count" not in flag)
+    made = Trainer(folder, folder / "records", "" if soak else fast)
+    done = made.run(made.straight)
+    assert done.returncode == 0, done.stderr
+    return made
+
+
+@pytest.fixture
+def draws(request) -> random.Random:
+    return random.Random(request.node.name)
+
+
+@pytest.fixture(scope="session")
+def report(request) -> Callable[[str], None]:
+    """Prints a line of the long form's report."""
+    capture = request.config.pluginmanager.getplugin("capturemanager")
+
+    def write(line: str) -> None:
+        if request.config.getoption("--soak"):
+            with capture.global_and_fixture_disabled():
+                print(f"\n{line}", end="", flush=True)
+
+    return write
