@@ -2,7 +2,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from fooddit.config import ConfigError, build, describe, to_dict
+from fooddit.config import OPERATIONAL, ConfigError, build, describe, differences, to_dict
 
 
 @dataclass(frozen=True)
@@ -103,3 +103,26 @@ def test_describe_gives_path_type_and_value_of_every_key():
         "config.inner.sizes: tuple[int, ...] = (1, 2)",
         "config.inner.on: bool = False",
     ]
+
+
+@dataclass(frozen=True)
+class Run(Outer):
+    threads: int = field(default=2, metadata=OPERATIONAL)
+    shown: Inner = field(default_factory=Inner, metadata=OPERATIONAL)
+
+
+def test_differences_name_what_changed_and_leave_out_what_does_not_matter():
+    saved = to_dict(Run("a"))
+    assert differences(saved, Run("a", threads=8, shown=Inner(rate=9.0))) == {}
+    assert differences(saved, Run("b", inner=Inner(rate=9.0))) == {
+        "config.name": ("a", "b"),
+        "config.inner.rate": (0.5, 9.0),
+    }
+
+
+def test_differences_know_tuples_that_went_through_json_and_keys_that_are_newer_than_the_checkpoint():
+    saved = to_dict(Run("a"))
+    saved["inner"]["sizes"] = [1, 2]
+    del saved["inner"]["on"]
+    assert differences(saved, Run("a")) == {}
+    assert differences(saved, Run("a", inner=Inner(on=True))) == {"config.inner.on": (False, True)}

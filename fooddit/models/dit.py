@@ -1,7 +1,7 @@
 """The Diffusion Transformer: adaLN-single, QK-norm, axial RoPE, cross-attention to named contexts, SwiGLU."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import jax
@@ -43,8 +43,8 @@ class DiTConfig:
     width: int = 0
     depth: int = 0
     head_dim: int = 0
-    remat: str = "none"
-    scan_unroll: int = 1
+    remat: str = field(default="none", metadata={"operational": True})
+    scan_unroll: int = field(default=1, metadata={"operational": True})
     dtype: str = "float32"
 
     def __post_init__(self):

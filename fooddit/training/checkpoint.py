@@ -9,6 +9,7 @@ without `commit_success.txt` does not exist.
 import hashlib
 import json
 import logging
+import shutil
 import sys
 import threading
 from collections.abc import Iterable, Iterator, Mapping
@@ -126,6 +127,7 @@ class Checkpointer:
         self._wait_for_save()
         self._keep_house()
         self.newest = step
+        self._check_room(leaves)
         with self._failing():
             self._manager.save(step, args=ocp.args.Composite(**items), force=True)
         self._unsealed.add(step)
@@ -194,6 +196,19 @@ class Checkpointer:
         if damaged:
             self._manager.reload()
 
+    def _check_room(self, leaves: Mapping[str, jax.Array]) -> None:
+        """Before half of a step is written; what fills the disk meanwhile makes the save fail later."""
+        if not _is_local(self.directory):
+            return
+        if self._keeping is not None:
+            self._keeping.join()  # The trash takes room, too.
+        needed = sum(_bytes_here(leaf) for leaf in leaves.values())
+        free = shutil.disk_usage(self.directory).free
+        if free < needed:
+            self._failed = True
+            space = f"no space left on the disk of {self.directory}: it takes {needed:,} bytes, {free:,} are free"
+            raise CheckpointFailed(self._why(space))
+
     def _wait_for_save(self) -> None:
         with self._failing():
             self._manager.wait_until_finished()
@@ -206,12 +221,12 @@ class Checkpointer:
             yield
         except Exception as error:
             self._failed = True
-            raise CheckpointFailed(self._why(error)) from error
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            if "No space left on device" in str(error):
+                reason = f"no space left on the disk of {self.directory}"
+            raise CheckpointFailed(self._why(reason)) from error
 
-    def _why(self, error: Exception) -> str:
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-        if "No space left on device" in str(error):
-            reason = f"no space left on the disk of {self.directory}"
+    def _why(self, reason: str) -> str:
         older = ", ".join(map(str, self.steps())) or "none"
         return (
             f"step {self.newest} could not be saved: {reason}. Whole steps in {self.directory}: {older}. Mend that and "
@@ -327,6 +342,12 @@ def _keep_house(directory: epath.Path, whole: Iterable[int]) -> None:
             # Removed meanwhile, or the disk is full: the arrays' own checksums still prove the step.
             continue
     _empty_trash(directory)
+
+
+def _bytes_here(leaf: Any) -> int:
+    """Of the parts that this process writes."""
+    shards = getattr(leaf, "addressable_shards", None)
+    return leaf.nbytes if shards is None else sum(shard.data.nbytes for shard in shards if shard.replica_id == 0)
 
 
 def _is_local(directory: epath.Path) -> bool:

@@ -33,10 +33,11 @@ class Trainer:
     def straight(self) -> Path:
         return self.folder / "straight"
 
-    def run(self, workdir: Path, *flags: str, prefix: tuple[str, ...] = (), **scenario) -> subprocess.CompletedProcess:
+    def run(
+        self, workdir: Path, *flags: str, prefix: tuple[str, ...] = (), about: Path | None = None, **scenario
+    ) -> subprocess.CompletedProcess:
         """One start of the run in `workdir`, with a fault (tests/faults/child.py); its output is text."""
-        workdir.parent.mkdir(parents=True, exist_ok=True)
-        about = workdir.parent / f"{workdir.name}-scenario.json"
+        about = workdir.parent / f"{workdir.name}-scenario.json" if about is None else about
         about.write_text(json.dumps({"ids": str(self.ids(workdir)), **scenario}))
         command = [
             *prefix,
@@ -61,7 +62,7 @@ class Trainer:
     def ids(self, workdir: Path) -> Path:
         return workdir.parent / f"{workdir.name}-ids.txt"
 
-    def assert_equals_straight(self, workdir: Path) -> None:
+    def assert_equals_straight(self, workdir: Path, ids: Path | None = None) -> None:
         """Parameters, averages, optimizer, every batch's ids, every line of metrics: the same bits."""
         assert parameters_hash(workdir, STEPS) == parameters_hash(self.straight, STEPS)
         assert verify(workdir) == []
@@ -71,7 +72,7 @@ class Trainer:
             assert about["data"] == also["data"]
             for name, leaf in flat(expected).items():
                 np.testing.assert_array_equal(flat(found)[name], leaf, err_msg=name)
-        assert last(self.ids(workdir)) == last(self.ids(self.straight))
+        assert last(ids or self.ids(workdir)) == last(self.ids(self.straight))
         assert values(workdir) == values(self.straight)
 
 
