@@ -4,13 +4,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 PARITY := .venv-parity
 
-.PHONY: quickstart test parity lint clean
+.PHONY: quickstart test soak parity lint clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/python main.py --config=configs/quickstart.py --workdir=runs/quickstart
 
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest tests
+
+# The long form of the fault and bad-input tests: kills, signals, bit rot, full disks at random moments.
+soak: $(VENV)/.installed-test
+	$(BIN)/python -m pytest tests/faults tests/bad_input tests/data/test_damage.py --soak
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .

@@ -6,7 +6,6 @@ flipped bit without a word, so all that is read is checked, and on a local disk 
 without `commit_success.txt` does not exist.
 """
 
-import hashlib
 import json
 import logging
 import shutil
@@ -19,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint.options import AtomicityMode, AtomicityOptions
@@ -34,7 +32,8 @@ from fooddit.training.checkpoint_layout import (
     find_checkpoints,
     list_steps,
 )
-from fooddit.training.seal import SEAL, broken_files, is_sealed, write_seal
+from fooddit.training.checkpoint_reader import check_files, is_local, load_parameters, parameters_hash, verify
+from fooddit.training.seal import SEAL, is_sealed, write_seal
 
 __all__ = [
     "FOLDER",
@@ -50,8 +49,6 @@ __all__ = [
     "parameters_hash",
     "verify",
 ]
-
-_EMA = "opt_state/ema/params"
 
 
 @dataclass(frozen=True)
@@ -174,7 +171,7 @@ class Checkpointer:
             self._manager.close()
 
     def _restore(self, step: int, abstract_state: Any) -> tuple[Any, dict]:
-        _check_files(self.directory, step)
+        check_files(self.directory, step)
         record, metadata = layout.read_record(self.directory, step)
         wanted = layout.named_leaves(abstract_state)
         _check_structure(self.directory / str(step), record["arrays"], wanted)
@@ -198,7 +195,7 @@ class Checkpointer:
 
     def _check_room(self, leaves: Mapping[str, jax.Array]) -> None:
         """Before half of a step is written; what fills the disk meanwhile makes the save fail later."""
-        if not _is_local(self.directory):
+        if not is_local(self.directory):
             return
         if self._keeping is not None:
             self._keeping.join()  # The trash takes room, too.
@@ -242,54 +239,6 @@ class Checkpointer:
             self._keeping.start()
 
 
-def load_parameters(
-    directory: epath.PathLike, step: int | None = None, ema: bool = True
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(parameters as a nested dict of numpy arrays, metadata) of a workdir's newest step or of `step`.
-
-    Needs no model and no particular devices; reads only the parameters (the averaged ones if `ema`) and checks them.
-    metadata["step"] is the step. Raises FileNotFoundError, CheckpointCorrupted, or KeyError if the run kept no average.
-    """
-    directory = find_checkpoints(directory)
-    step = layout.pick_step(directory, step)
-    record, metadata = layout.read_record(directory, step)
-    metadata["step"] = step
-    prefix = (_EMA if ema else "params") + "/"
-    names = [name for name in record["arrays"] if name.startswith(prefix)]
-    if not names:
-        raise KeyError(f"{directory / str(step)}: nothing named {prefix}*; " + "try ema=False" * ema)
-    arrays = layout.read_arrays(directory, step, record, _as_numpy(names))
-    return layout.nest({name.removeprefix(prefix): array for name, array in arrays.items()}), metadata
-
-
-def verify(directory: epath.PathLike, step: int | None = None) -> list[str]:
-    """Reads a whole step back and says what is wrong with it, a line a problem; [] if every bit is as saved."""
-    directory = find_checkpoints(directory)
-    step = layout.pick_step(directory, step)
-    try:
-        _check_files(directory, step)
-        record, _ = layout.read_record(directory, step)
-        layout.read_arrays(directory, step, record, _as_numpy(record["arrays"]))
-    except CheckpointCorrupted as error:
-        return error.problems
-    return []
-
-
-def parameters_hash(directory: epath.PathLike, step: int | None = None) -> str:
-    """SHA-256 over (name, shape, type, checksum) of the trained parameters, from the bytes that are on disk.
-
-    Independent of devices, shardings and files: two runs have the same hash exactly if their parameters are the same.
-    """
-    parameters, _ = load_parameters(directory, step, ema=False)
-    arrays = layout.make_record(layout.named_leaves(parameters), {})["arrays"]
-    lines = [json.dumps([name, entry["shape"], entry["dtype"], entry["checksum"]]) for name, entry in arrays.items()]
-    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
-
-
-def _as_numpy(names: Iterable[str]) -> dict[str, ocp.RestoreArgs]:
-    return {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in names}
-
-
 def _restore_args(name: str, leaf: jax.ShapeDtypeStruct | jax.Array) -> ocp.ArrayRestoreArgs:
     # Without a sharding orbax would take the stored one, whose devices need not be here.
     if getattr(leaf, "sharding", None) is None:
@@ -322,18 +271,8 @@ def _as_json(metadata: Mapping[str, Any]) -> dict[str, Any]:
         raise TypeError(f"metadata: {error}; expected dicts, lists, strings, numbers, booleans and None") from error
 
 
-def _check_files(directory: epath.Path, step: int) -> None:
-    """Raises CheckpointCorrupted if a file of a sealed step on a local disk is not as it was."""
-    folder = directory / str(step)
-    problems = broken_files(Path(folder)) if _is_local(directory) else []
-    if not (folder / layout.COMMITTED).exists():
-        problems.insert(0, f"{layout.COMMITTED}: missing")
-    if problems:
-        raise CheckpointCorrupted(directory, step, problems)
-
-
 def _keep_house(directory: epath.Path, whole: Iterable[int]) -> None:
-    for step in sorted(whole) if _is_local(directory) else ():
+    for step in sorted(whole) if is_local(directory) else ():
         folder = Path(directory) / str(step)
         try:
             if not is_sealed(folder):
@@ -348,10 +287,6 @@ def _bytes_here(leaf: Any) -> int:
     """Of the parts that this process writes."""
     shards = getattr(leaf, "addressable_shards", None)
     return leaf.nbytes if shards is None else sum(shard.data.nbytes for shard in shards if shard.replica_id == 0)
-
-
-def _is_local(directory: epath.Path) -> bool:
-    return "://" not in str(directory)
 
 
 def _empty_trash(directory: epath.Path) -> None:

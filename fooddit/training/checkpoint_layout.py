@@ -45,8 +45,8 @@ class NoWholeCheckpoint(ValueError):
     def __init__(self, directory: epath.Path, found: list[CheckpointCorrupted]):
         lines = "\n".join(f"  {error.step}: {error.problems[0]}" for error in found)
         super().__init__(
-            f"none of the {len(found)} saved steps in {directory} is whole:\n{lines}\nBring the damaged files back from "
-            f"a copy; to begin from scratch instead, move {directory} away"
+            f"none of the {len(found)} saved steps in {directory} is whole:\n{lines}\nBring the damaged files back "
+            f"from a copy; to begin from scratch instead, move {directory} away"
         )
 
 

@@ -74,7 +74,9 @@ class Ledger:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with self._path.open("a", encoding="utf-8") as file:
                 # On a line of its own, whatever half a line a killed process left.
-                file.write(("\n" if file.tell() and not _ends_with_newline(self._path) else "") + json.dumps(line) + "\n")
+                file.write(
+                    ("\n" if file.tell() and not _ends_with_newline(self._path) else "") + json.dumps(line) + "\n"
+                )
         except OSError:
             return
         self._seconds, self._from = dict.fromkeys(PHASES, 0.0), self.step

@@ -25,7 +25,9 @@ from etils import epath
 
 from fooddit.training.checkpoint_layout import FOLDER
 
-SCHEMES = {"gs": "gcsfs", "s3": "s3fs"}
+# Stores that orbax can write checkpoints to (for any other address it takes tensorstore's driver of local files), and the
+# package that fsspec needs for each.
+SCHEMES = {"gs": "gcsfs"}
 INTERVAL = 60.0
 _STATE = ".mirror.json"
 # More than any file that a run reads when it goes on.
@@ -231,7 +233,10 @@ def check_url(workdir: str) -> epath.Path:
     supported = " or ".join(f"{scheme}://BUCKET/FOLDER" for scheme in SCHEMES)
     scheme, rest = workdir.split(":/", 1)
     if scheme not in SCHEMES or not re.match(r"/[^/]+/+[^/]", rest):
-        raise ValueError(f"workdir: found {workdir!r}, expected a local folder, {supported}")
+        raise ValueError(
+            f"workdir: found {workdir!r}, expected a local folder or {supported}; other stores, s3 among them, can be "
+            "mounted as a folder"
+        )
     if importlib.util.find_spec(SCHEMES[scheme]) is None:
         raise ValueError(f"workdir: {workdir!r} needs the package {SCHEMES[scheme]}: pip install {SCHEMES[scheme]}")
     return epath.Path(f"{scheme}://" + re.sub("/+", "/", rest.strip("/")))

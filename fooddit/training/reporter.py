@@ -19,7 +19,9 @@ class Reporter:
     `images_per_second` is of the last window.
     """
 
-    def __init__(self, task: Task, settings: TrainConfig, first: int, writer: MetricWriter, learning_rate, enabled: bool):
+    def __init__(
+        self, task: Task, settings: TrainConfig, first: int, writer: MetricWriter, learning_rate, enabled: bool
+    ):
         self._settings, self._writer, self._learning_rate = settings, writer, learning_rate
         self._flops, self._peak = task.flops_per_example, peak_flops()
         self._progress = Progress(settings.steps, first, self._peak.label, enabled=enabled)
@@ -52,8 +54,8 @@ class Reporter:
         self._skipped = self._skipped + 1 if float(metrics["skipped"]) else 0
         if self._skipped >= self._settings.max_skipped:
             raise TrainingDiverged(
-                f"{self._skipped} steps in a row up to step {step} had a non-finite loss or gradient (the parameters are "
-                "as before them); lower config.optimizer.learning_rate or look at the data, then resume from the last "
+                f"{self._skipped} steps in a row up to step {step} had a non-finite loss or gradient (the parameters "
+                "are as before them); lower config.optimizer.learning_rate or look at the data, then resume from the last "
                 "checkpoint"
             )
         if always or step % self._settings.log_every == 0:

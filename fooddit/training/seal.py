@@ -1,4 +1,4 @@
-"""A step's files as they were when it was whole: size and CRC-32 of each, so that a changed bit in any of them is found.
+"""A step's files as they were when it was whole: size and CRC-32 of each, so that a changed bit of any is found.
 
 The checksums of the arrays prove what is restored; the seal proves every byte of the folder, in a fraction of the time
 and without reading an array. It is written last, after the commit file: a step without it was killed in between, or

@@ -1,8 +1,8 @@
-"""What ends a run from outside: signals that ask it to stop, and hangs. It saves what can be saved and says "restart me".
+"""What ends a run from outside: signals that ask it to stop, and hangs. What can be saved is saved first.
 
-Exit codes, for whoever starts runs: 0 done; RESTART "the same command goes on from here"; NOT_WHOLE no checkpoint can be
-trusted; 1 to 41 in general: something a person has to mend, so do not restart. Nothing here imports JAX: a signal must
-be heard while it is still being imported.
+Exit codes, for whoever starts runs: 0 done; RESTART "the same command goes on from here"; NOT_WHOLE no checkpoint can
+be trusted; 1 to 41 in general: something a person has to mend, so do not restart. Nothing here imports JAX: a signal
+must be heard while it is still being imported.
 """
 
 import faulthandler

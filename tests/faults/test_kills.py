@@ -41,7 +41,9 @@ def test_kill_9_at_random_moments(trainer, tmp_path, draws, soak, report):
         again = trainer.run(workdir)
         assert again.returncode == 0, again.stderr
         trainer.assert_equals_straight(workdir)
-        report(f"kill -9 in {phase} (entry {when['nth']}, +{when['delay']:.2f} s): step {taken}, kept {left}, same bits")
+        report(
+            f"kill -9 in {phase} (entry {when['nth']}, +{when['delay']:.2f} s): step {taken}, kept {left}, same bits"
+        )
 
 
 def last_step(workdir) -> int:

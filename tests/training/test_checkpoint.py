@@ -268,7 +268,9 @@ def test_none_whole_is_refused_again_and_again_and_nothing_is_moved(sealed):
         _flip(next((sealed / step / "state/d").iterdir()), 100)
     (sealed / "1" / COMMITTED).unlink()
     for _ in range(2):
-        with pytest.raises(NoWholeCheckpoint, match=r"none of the 2 saved steps in (.|\n)*  2: .*(.|\n)*  1: commit_success"):
+        with pytest.raises(
+            NoWholeCheckpoint, match=r"none of the 2 saved steps in (.|\n)*  2: .*(.|\n)*  1: commit_success"
+        ):
             Checkpointer(sealed).restore(_abstract(_state()))
     assert list_steps(sealed) == [1, 2] and not (sealed / "damaged").exists()
 

@@ -163,7 +163,7 @@ def test_close_does_not_wait_for_ever(gcs, local, monkeypatch):
 
 
 def test_a_store_that_cannot_be_used_is_said_before_training(gcs, local):
-    with gcs.forbidden(("POST",)), pytest.raises(OSError, match=f"{gcs.url}/run cannot be written.*Forbidden"):
+    with gcs.forbidden("POST"), pytest.raises(OSError, match=f"{gcs.url}/run cannot be written.*Forbidden"):
         with local_workdir(f"{gcs.url}/run"):
             pass
     with gcs.forbidden(), pytest.raises(OSError, match=f"{gcs.url}/run cannot be read.*Forbidden"):
