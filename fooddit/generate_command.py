@@ -2,7 +2,14 @@
 
 import argparse
 import re
+import sys
+import tempfile
+import warnings
 from pathlib import Path
+
+from fooddit.data.captions import check_prompt, clean_text
+
+_FULL_DISK = "the pictures written so far are whole; free some and run the same command again"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,42 +27,73 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Draws, writes DIR/NNNN-prompt-seed.png and a line for each; returns the exit code."""
-    prompts = args.prompt + (_read_prompts(args.prompt_file) if args.prompt_file else [])
-    if not prompts:
-        raise ValueError("no prompt: give --prompt TEXT or --prompt-file FILE")
+    """Draws and writes DIR/NNNN-prompt-seed.png with a line for each, as soon as it is drawn; returns the exit code."""
+    prompts = _prompts(args.prompt, args.prompt_file)
+    _require_writable(args.out)
     from tqdm import tqdm
 
+    from fooddit.data.disk import naming_full_disk
     from fooddit.pipeline import Pipeline
 
     pipeline = Pipeline.from_checkpoint(args.checkpoint, args.step)
     args.out.mkdir(parents=True, exist_ok=True)
-    with tqdm(total=len(prompts) * args.num, unit="picture", delay=1) as bar:
-        pictures = pipeline.generate(
+    bar = tqdm(total=len(prompts) * args.num, unit="picture", delay=1)
+    with bar, warnings.catch_warnings(), naming_full_disk(args.out, _FULL_DISK):
+        warnings.showwarning = lambda message, *_: print(f"fooddit generate: {message}", file=sys.stderr)
+        pictures = pipeline.stream(
             prompts,
             num_images=args.num,
             seed=args.seed,
             steps=args.steps,
             guidance_scale=args.guidance_scale,
             size=args.size,
-            progress=lambda done: bar.update(done - bar.n),
         )
-    for number, picture in enumerate(pictures):
-        path = args.out / f"{number // args.num:04d}-{_slug(picture.prompt)}-{picture.seed}.png"
-        picture.save(path)
-        print(path)
+        for number, picture in enumerate(pictures):
+            path = args.out / f"{number // args.num:04d}-{_slug(picture.prompt)}-{picture.seed}.png"
+            picture.save(path)
+            print(path, flush=True)
+            bar.update()
     return 0
 
 
-def _read_prompts(path: Path) -> list[str]:
+def _prompts(given: list[str], path: Path | None) -> list[str]:
+    """The prompts of the command line and of a file, in this order; what cannot be drawn is refused by its place."""
+    placed = [(f"--prompt {number}", text) for number, text in enumerate(given, 1)]
+    if path:
+        lines = [(f"{path}:{number}", line.strip()) for number, line in enumerate(_lines(path), 1)]
+        placed += (found := [(place, line) for place, line in lines if line])
+        if not found:
+            raise ValueError(f"{path}: no prompts; expected one a line")
+    if not placed:
+        raise ValueError("no prompt: give --prompt TEXT or --prompt-file FILE")
+    for number, (place, text) in enumerate(placed, 1):
+        try:
+            check_prompt(text)
+            if not clean_text(text):
+                raise ValueError("is empty; expected some words")
+        except ValueError as error:
+            raise ValueError(f"prompt {number} ({place}) {error}") from error
+    return [text for _, text in placed]
+
+
+def _lines(path: Path) -> list[str]:
+    if path.is_dir():
+        raise IsADirectoryError(f"{path}: a folder, expected a file with one prompt a line")
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        return path.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: expected UTF-8 text, found {error}") from error
-    prompts = [line.strip() for line in lines if line.strip()]
-    if not prompts:
-        raise ValueError(f"{path}: no prompts; expected one a line")
-    return prompts
+
+
+def _require_writable(folder: Path) -> None:
+    """Raises OSError now rather than when the first picture is drawn."""
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        raise NotADirectoryError(f"--out {folder}: {existing} is a file, expected a folder")
+    try:
+        tempfile.TemporaryFile(dir=existing).close()
+    except OSError as error:
+        raise OSError(f"--out {folder}: {existing} cannot be written to ({error.strerror}); choose another") from error
 
 
 def _size(text: str) -> int | tuple[int, int]:
@@ -67,4 +105,4 @@ def _size(text: str) -> int | tuple[int, int]:
 
 
 def _slug(prompt: str) -> str:
-    return re.sub(r"\W+", "-", prompt).strip("-")[:40] or "empty"
+    return re.sub(r"\W+", "-", prompt).strip("-")[:40] or "prompt"

@@ -1,6 +1,7 @@
 """A checkpoint as a Python object that makes pictures."""
 
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from fooddit.config import build
+from fooddit.data.captions import check_prompt
 from fooddit.data.tokenizer import Tokenizer
 from fooddit.diffusion import resolution_shift
 from fooddit.models.drawing import Artist
@@ -33,13 +35,19 @@ class Picture:
     sampling: SamplingConfig
 
     def save(self, path: str | Path) -> None:
-        """Writes a PNG whose text chunks hold prompt, seed, checkpoint and sampling settings."""
+        """Writes a PNG whose text chunks hold prompt, seed, checkpoint and sampling settings; whole or not at all."""
         info = PngInfo()
         facts = {"prompt": self.prompt, "seed": self.seed, "checkpoint": self.checkpoint}
         facts |= {name: getattr(self.sampling, name) for name in ("steps", "method", "guidance_scale")}
         for name, value in facts.items():
             info.add_itxt(name, str(value))
-        self.image.save(path, pnginfo=info)
+        path = Path(path)
+        partial = path.with_name(f".{path.name}.partial")
+        try:
+            self.image.save(partial, "PNG", pnginfo=info)
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 class Pipeline:
@@ -80,7 +88,11 @@ class Pipeline:
         """PIL pictures: `num_images` for each prompt, in order; arguments as in `generate`."""
         return [picture.image for picture in self.generate(prompt, **arguments)]
 
-    def generate(
+    def generate(self, prompt: str | Sequence[str], **arguments) -> list["Picture"]:
+        """All pictures of `stream`, with the same arguments."""
+        return list(self.stream(prompt, **arguments))
+
+    def stream(
         self,
         prompt: str | Sequence[str],
         *,
@@ -89,26 +101,31 @@ class Pipeline:
         steps: int | None = None,
         guidance_scale: float | None = None,
         size: int | tuple[int, int] | None = None,
-        progress: Callable[[int], None] = lambda done: None,
-    ) -> list[Picture]:
-        """Pictures with what made them; image i of every prompt has seed + i.
+    ) -> Iterator[Picture]:
+        """Pictures with what made them, each as soon as it is drawn; image i of every prompt has seed + i.
 
-        A picture depends on its prompt, its seed and the settings, not on what else is drawn in the same call.
+        A picture depends on its prompt, its seed and the settings, not on what else is drawn in the same call. Of a
+        prompt of more tokens than the model reads, the rest is cut, with a warning.
 
         Args:
-          prompt: one or several, Chinese or English.
+          prompt: one or several, Chinese or English; "" draws without one.
           steps, guidance_scale: of the sampler; None takes the run's own.
           size: side of a square, or (height, width), in pixels; multiples of the model's token.
-          progress: called with the number of pictures done.
 
         Raises:
-          ValueError: no prompt, a number out of range, or a size that is not a multiple of the token's.
+          ValueError: no prompt or one that is no text, a number out of range, or a size that is not a multiple of the
+            token's.
         """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         if not all(isinstance(text, str) for text in prompts):
             raise TypeError(f"prompts must be text, found {prompts!r}")
         if not prompts:
             raise ValueError("found no prompt; expected a text or a list of texts")
+        for number, text in enumerate(prompts, 1):
+            try:
+                check_prompt(text)
+            except ValueError as error:
+                raise ValueError(f"prompt {number} {error}") from error
         if num_images < 1 or not 0 <= seed <= MAX_SEED - (num_images - 1):
             raise ValueError(
                 f"found num_images={num_images}, seed={seed}; expected at least 1, and seeds from 0 to {MAX_SEED}"
@@ -116,20 +133,31 @@ class Pipeline:
         changes = {"steps": steps, "guidance_scale": None if guidance_scale is None else float(guidance_scale)}
         sampling = replace(self.experiment.sampling, **{k: v for k, v in changes.items() if v is not None})
         artist = self._artist(self.experiment.data.image_size if size is None else size)
+        self._warn_of_cut(prompts)
         wanted = [(text, seed + i) for text in prompts for i in range(num_images)]
-        images = artist.draw(
+        batches = artist.draw_batches(
             self.params,
             self.space.params,
             [text for text, _ in wanted],
             [number for _, number in wanted],
             batch_size=BATCH_SIZE,
             sampling=replace(sampling, shift=sampling.shift * self._shift(artist)),
-            progress=progress,
         )
-        return [
+        images = (image for batch in batches for image in batch)
+        return (
             Picture(Image.fromarray(image), text, number, self.name, sampling)
-            for image, (text, number) in zip(images, wanted)
+            for image, (text, number) in zip(images, wanted, strict=True)
+        )
+
+    def _warn_of_cut(self, prompts: Sequence[str]) -> None:
+        length = self.experiment.text.length
+        counts = [(number, self.tokenizer.count(text)) for number, text in enumerate(prompts, 1)]
+        cut = [
+            f"prompt {number} has {count}, {count - length} of them cut" for number, count in counts if count > length
         ]
+        if cut:
+            more = f"; and {len(cut) - 5} prompts more" if len(cut) > 5 else ""
+            warnings.warn(f"the model reads {length} tokens of a prompt: {'; '.join(cut[:5])}{more}", stacklevel=3)
 
     def _artist(self, size: int | tuple[int, int]) -> Artist:
         """One for each size, so that its program is compiled once."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -82,6 +83,17 @@ class Plan:
             here = stream // count == turn
             records[here] = self._permutation(int(group), turn)[stream[here] % count]
         return self.table[self._buckets[group]], records
+
+    def replacements(self, record: int, example: int) -> Iterator[int]:
+        """Records of the same bucket to take instead of `record` for a numbered example, until one of them will do.
+
+        Drawn, not the next ones: instead of a lost shard's records the first one after it would come again and again.
+        After enough draws all of the bucket, once.
+        """
+        members = next(m for m in self._members if m[min(np.searchsorted(m, record), len(m) - 1)] == record)
+        draws = _generator(self.seed, "replacements", record, example)
+        yield from members[draws.integers(len(members), size=32)].tolist()
+        yield from members.tolist()
 
     def epoch_start(self, epoch: int) -> int:
         """The position of the first batch of an epoch."""

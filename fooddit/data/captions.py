@@ -8,9 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 STYLES = ("short", "dense")
+# Longer captions are cut here, prompts refused: twice of what a text encoder of 512 tokens reads. Training keeps whole
+# captions in memory beside their tokens.
+MAX_CHARACTERS = 4000
 
 _HAN = re.compile(r"[\u3400-\u9fff\uf900-\ufaff]")
-_SPACES = re.compile(r"\s+")
+# Control characters stand for nothing in a caption; a text of zero-width ones only is an empty one.
+_SPACES = re.compile(r"[\s\x00-\x1f\x7f-\x9f]+")
+_INVISIBLE = re.compile("[\u200b\u2060\ufeff]")
 _ENDS = ".!?。！？"
 
 
@@ -38,10 +43,11 @@ def build_captions(
     """Captions of a catalogue row: its title and category are short ones, its description and ingredients dense ones.
 
     The language of a caption is Chinese when it holds a Chinese character, else the row's own, else English: catalogues
-    often pair an English name with a Chinese description. A caption that would repeat another is left out.
+    often pair an English name with a Chinese description. A caption that would repeat another is left out, one of more
+    than MAX_CHARACTERS cut there.
     """
-    title, description, category = (_clean(text) for text in (title, description, category))
-    ingredients = [name for name in map(_clean, ingredients) if name]
+    title, description, category = (clean_text(text) for text in (title, description, category))
+    ingredients = [name for name in map(clean_text, ingredients) if name]
     chinese = bool(_HAN.search(title + description)) or language == "zh"
     comma, colon, stop, listed = ("，", "：", "。", "、") if chinese else (", ", ": ", ". ", ", ")
 
@@ -54,7 +60,8 @@ def build_captions(
     if ingredients:
         contents = listed.join(ingredients)
         texts.append((f"{title}{colon}{contents}" if title else contents, "dense"))
-    return [Caption(text, style, _language(text, language)) for text, style in dict.fromkeys(texts) if text]
+    texts = dict.fromkeys((text[:MAX_CHARACTERS], style) for text, style in texts if text)
+    return [Caption(text, style, _language(text, language)) for text, style in texts]
 
 
 def choose_caption(captions: Sequence[Caption], draws: tuple[float, float], *, short: float, dropped: float) -> str:
@@ -72,8 +79,19 @@ def choose_caption(captions: Sequence[Caption], draws: tuple[float, float], *, s
     return matching[int(pick_draw * len(matching))].text
 
 
-def _clean(text: str) -> str:
-    return _SPACES.sub(" ", unicodedata.normalize("NFC", text)).strip()
+def clean_text(text: str) -> str:
+    """One line of text: NFC, one space for any run of spaces, line ends and control characters, nothing invisible."""
+    return _SPACES.sub(" ", _INVISIBLE.sub("", unicodedata.normalize("NFC", text))).strip()
+
+
+def check_prompt(text: str) -> None:
+    """Raises ValueError for what nobody types: control characters, halves of surrogate pairs, over MAX_CHARACTERS."""
+    if len(text) > MAX_CHARACTERS:
+        raise ValueError(f"has {len(text):,} characters, expected at most {MAX_CHARACTERS:,}")
+    for place, character in enumerate(text, 1):
+        if character not in "\t\r\n" and unicodedata.category(character) in ("Cc", "Cs"):
+            kind = "a control character" if unicodedata.category(character) == "Cc" else "half of a character"
+            raise ValueError(f"has {kind} (U+{ord(character):04X}, place {place}); expected text in UTF-8")
 
 
 def _language(text: str, default: str) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import collections
+import html
 import io
 import itertools
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,15 +16,18 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageOps
 
+from fooddit.data.captions import MAX_CHARACTERS, clean_text
 from fooddit.data.lettering import draw_line
 from fooddit.data.records import SPLITS, Record
-from fooddit.data.rows import Rejection
+from fooddit.data.spool import Spool
 
 CARD = "dataset_card.md"
 SHEET = "contact_sheet.png"
 
 _SIDES = (64, 128, 256, 512, 768, 1024, 2048)
 _ASPECTS = (0.5, 0.67, 0.8, 0.95, 1.05, 1.25, 1.5, 2.0)
+_LINE, _CELL = 100, 300
+_MARKUP = re.compile(r"[\\`*_\[\]|~$]")
 _COLUMNS, _ROWS, _TILE, _GAP, _LABEL, _HEADER = 8, 6, 176, 16, 44, 84
 _PAPER, _INK, _FAINT, _HELD = "#faf8f4", "#2b2622", "#8d857b", "#c2410c"
 
@@ -32,23 +37,21 @@ class Contents:
     """Counts of what was written, gathered one record at a time, and the pictures for the contact sheet."""
 
     wanted: frozenset[int]
-    samples: list[tuple[Record, str]] = field(default_factory=list)
+    samples: list[tuple[int, Record, str]] = field(default_factory=list)
     sides: collections.Counter = field(default_factory=collections.Counter)
     aspects: collections.Counter = field(default_factory=collections.Counter)
     captions: collections.Counter = field(default_factory=collections.Counter)
     categories: collections.Counter = field(default_factory=collections.Counter)
-    clusters: collections.Counter = field(default_factory=collections.Counter)
-    dishes: dict[str, set[str]] = field(default_factory=lambda: {split: set() for split in SPLITS})
+    cut: int = 0
 
     def add(self, index: int, record: Record, split: str) -> None:
         self.sides[int(np.searchsorted(_SIDES, min(record.width, record.height), side="right"))] += 1
         self.aspects[int(np.searchsorted(_ASPECTS, record.width / record.height, side="right"))] += 1
         self.captions.update((caption.language, caption.style) for caption in record.captions)
         self.categories[record.category or "(none)"] += 1
-        self.clusters[record.cluster] += 1
-        self.dishes[split].add(record.dish_id)
+        self.cut += sum(len(caption.text) == MAX_CHARACTERS for caption in record.captions)
         if index in self.wanted:
-            self.samples.append((record, split))
+            self.samples.append((index, record, split))
 
 
 def sample(clusters: np.ndarray, splits: np.ndarray) -> frozenset[int]:
@@ -67,36 +70,36 @@ def facts(
     source: str,
     fingerprint: str,
     contents: Contents,
-    rejections: Sequence[Rejection],
-    filtered: int,
+    spool: Spool,
+    clusters: np.ndarray,
+    splits: np.ndarray,
     entries: dict[str, dict],
 ) -> dict[str, Any]:
     """All that the card says, as plain data."""
-    reasons: dict[str, list[Rejection]] = {}
-    for rejection in rejections:
-        reasons.setdefault(rejection.reason, []).append(rejection)
+    sizes = np.bincount(clusters)
     return {
         "source": source,
         "fingerprint": fingerprint,
         "splits": {
             split: {
                 "pictures": entries[split]["records"],
-                "dishes": len(contents.dishes[split]),
+                "dishes": len(np.unique(spool.dishes[splits == split])),
                 "shards": len(entries[split]["shards"]),
                 "bytes": sum(shard["bytes"] for shard in entries[split]["shards"]),
             }
             for split in SPLITS
         },
-        "clusters": len(contents.clusters),
-        "clusters_of_several_pictures": sum(count > 1 for count in contents.clusters.values()),
+        "clusters": len(sizes),
+        "clusters_of_several_pictures": int((sizes > 1).sum()),
         "shorter_side": _histogram(contents.sides, _SIDES, "px"),
         "aspect": _histogram(contents.aspects, _ASPECTS, ""),
         "captions": {f"{language} {style}": n for (language, style), n in sorted(contents.captions.items())},
         "categories": dict(sorted(contents.categories.items(), key=lambda item: (-item[1], item[0]))),
-        "filtered": filtered,
+        "captions_cut": contents.cut,
+        "filtered": spool.filtered,
         "rejected": {
-            reason: {"rows": len(group), "examples": [f"{r.row}: {r.detail}" for r in group[:5]]}
-            for reason, group in sorted(reasons.items(), key=lambda item: (-len(item[1]), item[0]))
+            reason: {"rows": count, "examples": spool.rejections.examples[reason]}
+            for reason, count in sorted(spool.rejections.counts.items(), key=lambda item: (-item[1], item[0]))
         },
     }
 
@@ -108,8 +111,8 @@ def write_card(folder: Path, data: dict[str, Any]) -> None:
     (folder / CARD).with_suffix(".json").write_text(text, encoding="utf-8")
 
 
-def write_contact_sheet(folder: Path, samples: Sequence[tuple[Record, str]], data: dict[str, Any]) -> None:
-    """Writes contact_sheet.png: a grid of pictures with their titles, held-out ones marked.
+def write_contact_sheet(folder: Path, samples: Sequence[tuple[int, Record, str]], data: dict[str, Any]) -> None:
+    """Writes contact_sheet.png: a grid of pictures with their titles in the catalogue's order, held-out ones marked.
 
     A Chinese title is drawn if a font with its glyphs is found on this machine, else the dish's number stands there.
     """
@@ -117,18 +120,18 @@ def write_contact_sheet(folder: Path, samples: Sequence[tuple[Record, str]], dat
     width = _GAP + _COLUMNS * (_TILE + _GAP)
     sheet = Image.new("RGB", (width, _HEADER + rows * (_TILE + _LABEL + _GAP)), _PAPER)
     draw = ImageDraw.Draw(sheet)
-    draw_line(draw, (_GAP, 40), data["source"], 24, _INK, width - 2 * _GAP)
+    draw_line(draw, (_GAP, 40), clean_text(data["source"])[:_LINE], 24, _INK, width - 2 * _GAP)
     counts = ", ".join(f"{split} {entry['pictures']:,}" for split, entry in data["splits"].items())
     line = f"{counts} pictures; {len(samples)} shown, those with a coloured frame are held out"
     draw_line(draw, (_GAP, 66), line, 15, _FAINT, width - 2 * _GAP)
-    for number, (record, split) in enumerate(samples):
+    for number, (_, record, split) in enumerate(sorted(samples, key=lambda sample: sample[0])):
         row, column = divmod(number, _COLUMNS)
         x, y = _GAP + column * (_TILE + _GAP), _HEADER + row * (_TILE + _LABEL + _GAP)
         _draw_tile(sheet, draw, (x, y), record, split == "holdout")
-        title = record.captions[0].text if record.captions else ""
+        title = record.captions[0].text[:_LINE] if record.captions else ""
         draw_line(draw, (x, y + _TILE + 20), title, 15, _INK, _TILE, f"dish {record.cluster}")
         category = "" if record.category == title else record.category
-        below = f"{category}  {record.width}x{record.height}".strip()
+        below = f"{category[:_LINE]}  {record.width}x{record.height}".strip()
         draw_line(draw, (x, y + _TILE + 37), below, 13, _FAINT, _TILE, f"{record.width}x{record.height}")
     sheet.save(folder / SHEET)
 
@@ -155,7 +158,7 @@ def _markdown(data: dict[str, Any]) -> str:
     splits = data["splits"]
     total = sum(entry["pictures"] for entry in splits.values())
     parts = [
-        f"# {data['source']}",
+        f"# {_cell(data['source'])}",
         (
             f"{total:,} pictures. Made by `fooddit prepare`; fingerprint `{data['fingerprint'][:16]}`. "
             "See contact_sheet.png for a look, dataset_card.json for the same figures as data."
@@ -173,6 +176,10 @@ def _markdown(data: dict[str, Any]) -> str:
         _rejected(data),
         "## Captions",
         _table(("language and style", "captions"), data["captions"].items()),
+        *(
+            [f"{data['captions_cut']:,} of them were cut at {MAX_CHARACTERS:,} characters."]
+            * bool(data["captions_cut"])
+        ),
         "## Shorter side",
         _bars(data["shorter_side"]),
         "## Aspect (width / height)",
@@ -186,15 +193,24 @@ def _markdown(data: dict[str, Any]) -> str:
 
 
 def _rejected(data: dict[str, Any]) -> str:
-    rows = [(reason, group["rows"], "<br>".join(group["examples"])) for reason, group in data["rejected"].items()]
+    rows = [(reason, group["rows"], group["examples"]) for reason, group in data["rejected"].items()]
     if data["filtered"]:
         rows.append(("left out by --where", data["filtered"], ""))
     return _table(("reason", "rows", "examples"), rows) if rows else "None: every row was used."
 
 
 def _table(header: Sequence[str], rows: Any) -> str:
-    cells = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |" for row in cells)
+    cells = [header, ["---"] * len(header), *(map(_cell, row) for row in rows)]
+    return "\n".join("| " + " | ".join(row) + " |" for row in cells)
+
+
+def _cell(value: Any) -> str:
+    """A value as one line of Markdown that shows just these characters: titles and file names are no markup."""
+    if isinstance(value, list):
+        return "<br>".join(map(_cell, value))
+    text = clean_text(str(value))
+    text = text if len(text) <= _CELL else text[:_CELL] + "..."
+    return _MARKUP.sub(r"\\\g<0>", html.escape(text, quote=False))
 
 
 def _bars(counts: dict[str, int]) -> str:

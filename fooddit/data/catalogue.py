@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+import stat
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fooddit.data.captions import build_captions
+from fooddit.data.captions import build_captions, clean_text
 from fooddit.data.images import encode_png
+from fooddit.data.metadata import open_metadata
 from fooddit.data.rows import Catalogue, CatalogueError, Rejection, Row
 from fooddit.data.tfds_catalogue import TfdsCatalogue
 
 METADATA_FILES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
+# A file is read whole before it is decoded, several at a time.
+MAX_FILE_BYTES = 256 << 20
 
 # How each column may be spelled; the first spelling that a row has counts. Case, spaces and hyphens do not matter.
 _SPELLINGS = {
@@ -63,7 +65,7 @@ class FolderCatalogue:
                 f"{folder}: expected one of {', '.join(METADATA_FILES)} with file_name and title columns, found {what}"
             )
         self._metadata = found[0]
-        self._count, self._read = _table(self._metadata)
+        self._count, self._read = open_metadata(self._metadata)
 
     def __len__(self) -> int:
         return self._count
@@ -80,18 +82,30 @@ class FolderCatalogue:
 
     def _row(self, where: str, columns: dict[str, Any], root: Path, seen: set[str]) -> Row | Rejection:
         values = {name: _first(columns, spellings) for name, spellings in _SPELLINGS.items()}
+        for column, value in values.items():
+            if isinstance(value, (dict, bytes)) or (isinstance(value, (list, tuple)) and column != "ingredients"):
+                return Rejection(where, "unreadable row", f"{column} is a {type(value).__name__}, expected text")
         name = _text(values["file_name"])
         if not name:
             return Rejection(where, "no file_name", f"columns found: {', '.join(map(str, columns))}")
-        path = (self._folder / name).resolve()
-        if not path.is_relative_to(root):
-            return Rejection(where, "file outside the folder", name)
-        if not path.is_file():
+        try:
+            path = (self._folder / name).resolve()
+            if not path.is_relative_to(root):
+                return Rejection(where, "file outside the folder", f"{name} is {path}; copy it into the folder")
+            status = path.stat()
+        except (FileNotFoundError, NotADirectoryError):
             return Rejection(where, "file missing", name)
-        if name in seen:
+        except (OSError, RuntimeError, ValueError) as error:
+            return Rejection(where, "file cannot be opened", f"{name}: {error}")
+        if not stat.S_ISREG(status.st_mode):
+            return Rejection(where, "not a file", f"{name} is a folder, a device or a pipe")
+        if status.st_size > MAX_FILE_BYTES:
+            return Rejection(where, "file too large", f"{name}: {status.st_size:,} bytes, at most {MAX_FILE_BYTES:,}")
+        place = str(path.relative_to(root))
+        if place in seen:
             return Rejection(where, "file listed twice", name)
-        seen.add(name)
-        category = _text(values["category"]).replace("_", " ").lower()
+        seen.add(place)
+        category = clean_text(_text(values["category"]).replace("_", " ").lower())
         captions = build_captions(
             _text(values["title"]),
             description=_text(values["description"]),
@@ -150,68 +164,15 @@ class _Render:
         return encode_png(scenes.render_image(self.spec, self.size))
 
 
-def _table(path: Path) -> tuple[int, Callable[[], Iterator[tuple[int, dict[str, Any] | str]]]]:
-    """The number of rows of a metadata file, and a function that yields (line number, columns or what is wrong)."""
-    if path.suffix == ".parquet":
-        return _parquet(path)
-    with path.open("rb") as file:
-        lines = sum(1 for line in file if line.strip())
-    if path.suffix == ".csv":
-        return lines - 1, lambda: _csv_rows(path)
-    return lines, lambda: _jsonl_rows(path)
-
-
-def _jsonl_rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            try:
-                columns = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
-            except ValueError as error:
-                yield number, f"not a line of JSON in UTF-8: {error}"
-                continue
-            yield number, columns if isinstance(columns, dict) else f"expected a JSON object, found {line[:60]!r}"
-
-
-def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            for columns in reader:
-                columns.pop(None, None)
-                yield reader.line_num, columns
-    except UnicodeDecodeError as error:
-        raise CatalogueError(f"{path}: not UTF-8 ({error}); save it as UTF-8") from error
-
-
-def _parquet(path: Path) -> tuple[int, Callable[[], Iterator[tuple[int, dict[str, Any]]]]]:
-    try:
-        import pyarrow.parquet
-    except ImportError as error:
-        raise CatalogueError(f"{path}: parquet needs pyarrow; install it with: pip install 'fooddit[prep]'") from error
-    file = pyarrow.parquet.ParquetFile(path)
-
-    def rows() -> Iterator[tuple[int, dict[str, Any]]]:
-        number = 0
-        for batch in file.iter_batches(batch_size=1024):
-            for columns in batch.to_pylist():
-                number += 1
-                yield number, columns
-
-    return file.metadata.num_rows, rows
-
-
 def _first(columns: Mapping[str, Any], spellings: tuple[str, ...]) -> Any:
     found = {re.sub(r"[\s-]+", "_", str(name).strip().lower()): value for name, value in columns.items()}
     return next((found[name] for name in spellings if found.get(name) not in (None, "")), None)
 
 
 def _text(value: Any) -> str:
-    return "" if value is None else str(value).strip()
+    """Text without the spaces around it; a missing value, which is None or not a number, is empty."""
+    return "" if value is None or value != value else str(value).strip()
 
 
 def _list(value: Any) -> list[str]:
-    if value is None:
-        return []
-    return [_text(part) for part in (_SEPARATORS.split(value) if isinstance(value, str) else value)]
+    return [_text(part) for part in (value if isinstance(value, (list, tuple)) else _SEPARATORS.split(_text(value)))]

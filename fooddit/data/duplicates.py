@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import itertools
 from collections.abc import Sequence
 
@@ -15,7 +16,8 @@ HASH_DISTANCE = 5
 COLOUR_DISTANCE = 16.0
 
 _THUMBNAIL = 8
-_BLOCK = 2048
+# Hashes compared at once: eight bytes for each.
+_COMPARED = 1 << 20
 
 
 def difference_hash(pixels: np.ndarray) -> int:
@@ -37,24 +39,39 @@ def near_duplicates(hashes: np.ndarray, thumbnails: np.ndarray) -> list[tuple[in
     """Pairs (i, j), i < j, of pictures that look the same: uint64 (n,) hashes, uint8 (n, 192) thumbnails.
 
     Exact: 64 bits in HASH_DISTANCE + 1 bands leave one band equal in any pair that near, so only pictures that share a
-    band are compared.
+    band are compared. Of pictures that are the same in both (a placeholder downloaded a thousand times), each is paired
+    with the first only.
     """
+    pairs = _identical(hashes, thumbnails)
+    distinct = np.setdiff1d(np.arange(len(hashes)), [item for _, item in pairs])
     bands = HASH_DISTANCE + 1
     edges = np.linspace(0, 64, bands + 1).astype(int)
-    pairs: set[tuple[int, int]] = set()
+    near: set[tuple[int, int]] = set()
     for low, high in itertools.pairwise(edges):
-        keys = (hashes >> np.uint64(low)) & np.uint64((1 << int(high - low)) - 1)
+        keys = (hashes[distinct] >> np.uint64(low)) & np.uint64((1 << int(high - low)) - 1)
         order = np.argsort(keys, kind="stable")
         starts = np.nonzero(np.diff(keys[order], prepend=keys[order[:1]] + 1))[0] if len(keys) else []
-        for group in np.split(order, starts[1:]):
-            pairs.update(_alike(group, hashes, thumbnails))
-    return sorted(pairs)
+        for group in np.split(distinct[order], starts[1:]):
+            near.update(_alike(group, hashes, thumbnails))
+    return sorted([*pairs, *near])
+
+
+def _identical(hashes: np.ndarray, thumbnails: np.ndarray) -> list[tuple[int, int]]:
+    _, inverse, counts = np.unique(hashes, return_inverse=True, return_counts=True)
+    firsts: dict[tuple[int, bytes], int] = {}
+    pairs = []
+    for item in np.nonzero(counts[inverse] > 1)[0].tolist():
+        first = firsts.setdefault((int(hashes[item]), thumbnails[item].tobytes()), item)
+        if first != item:
+            pairs.append((first, item))
+    return pairs
 
 
 def _alike(group: np.ndarray, hashes: np.ndarray, thumbnails: np.ndarray) -> list[tuple[int, int]]:
     found = []
-    for start in range(0, len(group), _BLOCK):
-        rows = group[start : start + _BLOCK]
+    block = max(_COMPARED // len(group), 1)
+    for start in range(0, len(group), block):
+        rows = group[start : start + block]
         distance = np.bitwise_count(hashes[rows][:, None] ^ hashes[group][None])
         for row, column in zip(*np.nonzero(distance <= HASH_DISTANCE), strict=True):
             i, j = int(rows[row]), int(group[column])
@@ -63,12 +80,12 @@ def _alike(group: np.ndarray, hashes: np.ndarray, thumbnails: np.ndarray) -> lis
     return found
 
 
-def components(keys: Sequence[str], pairs: Sequence[tuple[int, int]]) -> np.ndarray:
+def components(keys: Sequence[str] | np.ndarray, pairs: Sequence[tuple[int, int]]) -> np.ndarray:
     """Cluster numbers, int64 (n,): items with one key, or joined by a pair, directly or through others, are together.
 
     Clusters are numbered in the order of their first item.
     """
-    parent = list(range(len(keys)))
+    parent = array.array("q", range(len(keys)))
 
     def root(item: int) -> int:
         while parent[item] != item:
@@ -76,10 +93,12 @@ def components(keys: Sequence[str], pairs: Sequence[tuple[int, int]]) -> np.ndar
             item = parent[item]
         return item
 
-    first: dict[str, int] = {}
-    same_key = [(first.setdefault(key, item), item) for item, key in enumerate(keys)]
-    for a, b in (*same_key, *pairs):
+    _, firsts, inverse = np.unique(np.asarray(keys), return_index=True, return_inverse=True)
+    first = firsts[inverse]
+    (again,) = np.nonzero(first != np.arange(len(keys)))
+    for a, b in itertools.chain(zip(first[again].tolist(), again.tolist()), pairs):
         low, high = sorted((root(a), root(b)))
         parent[high] = low
-    numbers: dict[int, int] = {}
-    return np.array([numbers.setdefault(root(item), len(numbers)) for item in range(len(keys))], np.int64)
+    # A root is the lowest item of its cluster.
+    roots = np.fromiter(map(root, range(len(keys))), np.int64, len(keys))
+    return np.unique(roots, return_inverse=True)[1].astype(np.int64)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 
 from fooddit.data.buckets import PLAN_VERSION, Bucket, Plan, bucket_table, table_hash
@@ -31,10 +32,12 @@ class DataConfig:
     square that sets the token count; grid: the side of one token in pixels; max_aspect: 1 for squares only, else
     buckets of other aspects with the same token count. flip: mirror half of the pictures; off, since captions may say
     left and right. short, dense, dropped: odds of the caption styles and of none. text_length: tokens of a caption.
-    threads: decoding threads. prefetch: batches kept ready.
+    threads: decoding threads. prefetch: batches kept ready. max_damaged: records that may be damaged or missing, for
+    each process; others of the same shape take their place. cache: where the files of a source such as
+    gs://bucket/records are copied to; "" is a folder of the user's.
     """
 
-    source: str
+    source: str = field(metadata={"operational": True})
     batch_size: int
     image_size: int = 64
     grid: int = 8
@@ -44,8 +47,10 @@ class DataConfig:
     dense: float = 0.6
     dropped: float = 0.1
     text_length: int = 48
-    threads: int = 2
-    prefetch: int = 4
+    threads: int = field(default=2, metadata={"operational": True})
+    prefetch: int = field(default=4, metadata={"operational": True})
+    max_damaged: int = field(default=16, metadata={"operational": True})
+    cache: str = field(default="", metadata={"operational": True})
 
     def __post_init__(self):
         odds = (self.short, self.dense, self.dropped)
@@ -54,6 +59,8 @@ class DataConfig:
         for name in ("batch_size", "text_length", "threads", "prefetch"):
             if getattr(self, name) < 1:
                 raise ValueError(f"data.{name} is {getattr(self, name)}: expected at least 1")
+        if self.max_damaged < 0:
+            raise ValueError(f"data.max_damaged is {self.max_damaged}: expected at least 0 (none may be damaged)")
         bucket_table(self.image_size, self.grid, self.max_aspect)
 
 
@@ -67,6 +74,11 @@ class Batches(PositionBatches):
 
     The whole state is `position`, the number of global batches drawn: `start=position` goes on, with any shard_count.
     `fingerprint` says what that number is a position in; a checkpoint keeps both. `close` ends the threads.
+
+    Instead of a record that cannot be read or decoded another one of its bucket is taken, drawn by (seed, record,
+    example number): the same one on any number of hosts and after any resume, and for all to see in "record".
+    `damaged` counts such records, each once, as far as this process met them. RecordError for more than
+    `config.max_damaged`: at once if whole shards are missing, else by the batch that met one too many.
 
     A grain MapDataset over positions, one element a batch, read ahead by threads (decoding releases the GIL; worker
     processes were measured slower and tie the state to their number). It is not behind grain's ElasticIterator, which
@@ -91,6 +103,8 @@ class Batches(PositionBatches):
             raise ValueError(
                 f"shard {shard_index} of {shard_count} of a batch of {config.batch_size}: not a whole share"
             )
+        self._damage = dataset.damage
+        self._damage.check(config.max_damaged)
         table = bucket_table(config.image_size, config.grid, config.max_aspect)
         self.plan = Plan(dataset.sizes, table, config.batch_size, seed)
         fingerprint: dict[str, Any] = {
@@ -106,6 +120,18 @@ class Batches(PositionBatches):
         make = _MakeBatch(dataset, self.plan, config, tokenize, rows)
         super().__init__(make, start=start, fingerprint=fingerprint, threads=config.threads, prefetch=config.prefetch)
 
+    @property
+    def damaged(self) -> int:
+        return len(self._damage)
+
+
+class _Example(NamedTuple):
+    """The record that was taken, its number, and its picture in the bucket's shape."""
+
+    number: int
+    record: Record
+    image: np.ndarray
+
 
 class _MakeBatch:
     """Position to one shard's batch: a pure function, called from several threads."""
@@ -116,31 +142,53 @@ class _MakeBatch:
         self._tokenize = functools.lru_cache(maxsize=1 << 17)(functools.partial(_tokens, tokenize, config.text_length))
 
     def __call__(self, position: int) -> dict[str, np.ndarray]:
-        bucket, records = self._plan.batch(position)
-        records = records[self._rows]
+        bucket, numbers = self._plan.batch(position)
+        numbers = numbers[self._rows]
         first = position * self._config.batch_size + self._rows.start
-        draws = example_draws(self._plan.seed, first, len(records))
-        found = self._dataset.read(records)
-        text, mask = zip(*map(self._text, found, draws), strict=True)
+        draws = example_draws(self._plan.seed, first, len(numbers))
+        records = zip(numbers.tolist(), self._dataset.read_whole(numbers), strict=True)
+        examples = [self._example(*record, first + i, draws[i], bucket) for i, record in enumerate(records)]
+        text, mask = zip(*[self._text(e.record, row) for e, row in zip(examples, draws, strict=True)], strict=True)
         return {
-            "image": np.stack([self._image(*pair, bucket) for pair in zip(found, draws, strict=True)]),
+            "image": np.stack([example.image for example in examples]),
             "text": np.stack(text),
             "text_mask": np.stack(mask),
-            "index": ((first + np.arange(len(records))) % 2**31).astype(np.int32),
-            "record": records,
+            "index": ((first + np.arange(len(examples))) % 2**31).astype(np.int32),
+            "record": np.array([example.number for example in examples], np.int64),
         }
+
+    def _example(self, number: int, record: Record | None, example: int, draws: np.ndarray, bucket: Bucket) -> _Example:
+        """Of a record, or of another one in its place."""
+        image = self._image(number, record, draws, bucket)
+        others = self._plan.replacements(number, example) if image is None else iter(())
+        while image is None:
+            self._dataset.damage.check(self._config.max_damaged)
+            number = next(others, None)
+            if number is None:
+                raise RecordError(
+                    f"{self._dataset.folder}: every record of shape {bucket.width} x {bucket.height} is damaged or "
+                    "missing; copy the files again or prepare the dataset again"
+                )
+            [record] = self._dataset.read_whole([number])
+            image = self._image(number, record, draws, bucket)
+        return _Example(number, record, image)
 
     def _text(self, record: Record, draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         odds = {"short": self._config.short, "dropped": self._config.dropped}
         return self._tokenize(choose_caption(record.captions, (draws[0], draws[1]), **odds))
 
-    def _image(self, record: Record, draws: np.ndarray, bucket: Bucket) -> np.ndarray:
+    def _image(self, number: int, record: Record | None, draws: np.ndarray, bucket: Bucket) -> np.ndarray | None:
+        """None, and noted in the dataset's `damage`, for a picture that cannot be decoded."""
+        if record is None:
+            return None
         try:
             image = decode_image(record.image, min_height=bucket.height, min_width=bucket.width)
         except ValueError as error:
-            raise RecordError(f"{self._dataset.folder}: record {record.id!r} cannot be decoded: {error}") from error
+            self._dataset.discard(number, f"its picture cannot be decoded: {error}", record.id)
+            return None
         image = fit_image(image, bucket.height, bucket.width, crop=draws[2])
-        return image[:, ::-1] if self._config.flip and draws[3] < 0.5 else image
+        # numpy copies a mirrored view pixel by pixel, holding the GIL.
+        return cv2.flip(image, 1) if self._config.flip and draws[3] < 0.5 else image
 
 
 def example_draws(seed: int, first: int, count: int) -> np.ndarray:

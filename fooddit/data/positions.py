@@ -10,8 +10,10 @@ class PositionBatches(Iterator[dict[str, np.ndarray]]):
     """Batches make(start), make(start + 1), ...; `position` counts those drawn, `close` ends the threads.
 
     `make` is called from several threads and must be pure. `fingerprint` says what a position is a position in; a
-    checkpoint keeps both.
+    checkpoint keeps both. `damaged` counts records that were left out; what is made here has none.
     """
+
+    damaged = 0
 
     def __init__(
         self,

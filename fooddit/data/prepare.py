@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
-import array
-import collections
-import hashlib
+import contextlib
+import fcntl
 import os
 import shutil
-import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import tqdm
-from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
+from etils import epath
 
 from fooddit.data import card
 from fooddit.data.catalogue import open_catalogue
-from fooddit.data.duplicates import components, difference_hash, near_duplicates, thumbnail
-from fooddit.data.images import Picture, normalize_picture
-from fooddit.data.records import SPLITS, Record, RecordWriter, decode_record, encode_record, write_manifest
-from fooddit.data.rows import Catalogue, CatalogueError, Rejection, Row
+from fooddit.data.disk import naming_full_disk, require_free
+from fooddit.data.duplicates import components, near_duplicates
+from fooddit.data.records import SPLITS, RecordWriter, write_manifest
+from fooddit.data.rows import CatalogueError
+from fooddit.data.spool import Spool, fill_spool
+from fooddit.data.staging import is_remote, require_absent, upload
+
+_LOCK = "lock"
+_FULL_DISK = (
+    "free some or choose an OUT on another disk, and run the same command again: it starts over "
+    "(while it runs it needs twice the size of the pictures)"
+)
 
 
 @dataclass(frozen=True)
@@ -70,150 +75,92 @@ def prepare(
     size: the shorter side of photos is shrunk to it (None keeps them), scenes are rendered at it. holdout: the share of
     pictures kept for evaluation; whole clusters, so it is met only nearly. where: keeps only rows whose metadata column
     has that value. Memory does not grow with the pictures' size: they go through a spool file beside `out`. The folder
-    appears under its name when it is whole. Raises CatalogueError, or FileExistsError when `out` is there already.
+    appears under its name when it is whole; what is left of a run that was killed is cleared away by the next one.
+
+    Raises CatalogueError; FileExistsError when `out` is there already or another process is writing it; OSError, with
+    nothing left behind, when the disk is full.
     """
     started = time.monotonic()
+    if is_remote(out):
+        options = {"size": size, "holdout": holdout, "seed": seed, "where": where, "shard_bytes": shard_bytes}
+        return _prepare_remote(source, str(out), **options, threads=threads, progress=progress)
     out = Path(out)
     if not 0 <= holdout < 1:
         raise CatalogueError(f"holdout {holdout}: expected a share, at least 0 and below 1")
     if size is not None and size < 16:
         raise CatalogueError(f"size {size}: expected a side in pixels, at least 16")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise FileExistsError(f"{out}: exists already; choose another folder or remove it first")
+    _require_new(out)
     catalogue = open_catalogue(source, size=size, holdout=holdout)
-    partial = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-
-    spool = partial / "spool.array_record"
-    found = _read_all(catalogue, spool, size, dict(where or {}), threads or os.cpu_count() or 1, progress)
-    clusters, splits = _split(found, holdout, seed)
-    fingerprint, entries, shown = _write_all(found, spool, partial, catalogue.name, clusters, splits, shard_bytes)
-    spool.unlink()
-    facts = card.facts(catalogue.name, fingerprint, shown, found.rejections, found.filtered, entries)
-    card.write_card(partial, facts)
-    card.write_contact_sheet(partial, shown.samples, facts)
-    if out.exists():
-        out.rmdir()
-    partial.rename(out)
+    with _workplace(out) as folder, naming_full_disk(folder, _FULL_DISK):
+        options = {"size": size, "where": dict(where or {}), "seed": seed, "threads": threads or os.cpu_count() or 1}
+        spool = fill_spool(catalogue, folder / "spool", progress=progress, **options)
+        clusters, splits = _split(spool, holdout)
+        require_free(folder, sum(spool.lengths), _FULL_DISK)
+        fingerprint, entries, shown = _write_all(spool, folder, catalogue.name, clusters, splits, shard_bytes)
+        spool.path.unlink()
+        facts = card.facts(catalogue.name, fingerprint, shown, spool, clusters, splits, entries)
+        card.write_card(folder, facts)
+        card.write_contact_sheet(folder, shown.samples, facts)
     counts = {split: entries[split]["records"] for split in SPLITS}
     groups = {split: len(np.unique(clusters[splits == split])) for split in SPLITS}
-    rejected = dict(collections.Counter(rejection.reason for rejection in found.rejections).most_common())
+    rejected = dict(spool.rejections.counts.most_common())
     seconds = time.monotonic() - started
-    return Summary(out, catalogue.name, fingerprint, counts, groups, rejected, found.filtered, seconds)
+    return Summary(out, catalogue.name, fingerprint, counts, groups, rejected, spool.filtered, seconds)
 
 
-@dataclass
-class _Found:
-    """What is remembered of each usable picture: enough to split, a few hundred bytes each."""
-
-    dishes: list[str] = field(default_factory=list)
-    hashes: array.array = field(default_factory=lambda: array.array("Q"))
-    thumbnails: bytearray = field(default_factory=bytearray)
-    fixed_splits: list[str | None] = field(default_factory=list)
-    rejections: list[Rejection] = field(default_factory=list)
-    filtered: int = 0
+def _prepare_remote(source: str, address: str, **options) -> Summary:
+    """Written to the folder for temporary files (TMPDIR) first: shards are not written in one go."""
+    require_absent(address)
+    with tempfile.TemporaryDirectory(prefix="fooddit-prepare-") as scratch:
+        summary = prepare(source, Path(scratch) / "records", **options)
+        upload(summary.folder, address)
+    return replace(summary, folder=epath.Path(address))
 
 
-def _read_all(
-    catalogue: Catalogue, spool: Path, size: int | None, where: dict[str, str], threads: int, progress: bool
-) -> _Found:
-    """Decodes every row on a thread pool, in order, into a spool of records that know no cluster yet."""
-    found = _Found()
-    writer = ArrayRecordWriter(str(spool), "group_size:1,uncompressed")
-    rows = _filtered(catalogue, where, found)
-    # Redrawn on a terminal; a line now and then in a log.
-    interval = 0.1 if sys.stderr.isatty() else 10
-    options = {"desc": catalogue.name, "unit": " pictures", "mininterval": interval, "maxinterval": interval}
-    bar = tqdm.tqdm(total=len(catalogue), disable=not progress, smoothing=0.1, **options)
-    with bar, ThreadPoolExecutor(threads) as pool:
-        for row, result in _in_order(pool, rows, size, 4 * threads, bar):
-            if isinstance(result, Rejection):
-                found.rejections.append(result)
-                continue
-            found.dishes.append(row.dish_id)
-            found.fixed_splits.append(row.split)
-            if row.split is None:
-                found.hashes.append(difference_hash(result.pixels))
-                found.thumbnails += thumbnail(result.pixels).tobytes()
-            record = Record(
-                id=row.id,
-                dish_id=row.dish_id,
-                cluster=-1,
-                image=result.data,
-                width=result.width,
-                height=result.height,
-                captions=row.captions,
-                category=row.category,
-                attributes=row.attributes,
-            )
-            writer.write(encode_record(record))
-    writer.close()
-    if not found.dishes:
-        reasons = collections.Counter(rejection.reason for rejection in found.rejections)
-        raise CatalogueError(f"{catalogue.name}: no usable row; rejected: {dict(reasons)}, by filter: {found.filtered}")
-    return found
+def _require_new(out: Path) -> None:
+    if os.path.ismount(out):
+        raise FileExistsError(f"{out}: a mount point cannot be replaced; choose a folder inside of it")
+    if out.is_symlink() or out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise FileExistsError(f"{out}: exists already; choose another folder or remove it first")
 
 
-def _filtered(catalogue: Catalogue, where: dict[str, str], found: _Found) -> Iterator[Row | Rejection]:
-    """Rows that pass the filter; a filter on a column that no row has is an error, not an empty dataset."""
-    seen: set[str] = set()
-    for row in catalogue:
-        if isinstance(row, Rejection):
-            yield row
-            continue
-        seen.update(row.columns)
-        if all(str(row.columns.get(column)) == value for column, value in where.items()):
-            yield row
-        else:
-            found.filtered += 1
-    if unknown := where.keys() - seen:
-        raise CatalogueError(f"{catalogue.name}: no row has the column {sorted(unknown)}; columns: {sorted(seen)}")
+@contextlib.contextmanager
+def _workplace(out: Path) -> Iterator[Path]:
+    """A folder beside `out` for one process, renamed to `out` when all went well and removed when not."""
+    folder = out.with_name(f".{out.name}.partial")
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / _LOCK).open("ab") as lock:
+        try:
+            # The system lets go of it when the process ends, however it ends.
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise FileExistsError(
+                f"{out}: another fooddit prepare is writing it; wait, or choose another OUT"
+            ) from error
+        # Whoever had the lock may have finished a moment ago.
+        _require_new(out)
+        try:
+            for path in folder.iterdir():
+                if path.name != _LOCK:
+                    path.unlink()
+            yield folder
+            (folder / _LOCK).unlink()
+            folder.rename(out)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
 
 
-def _in_order(
-    pool: ThreadPoolExecutor, rows: Iterator[Row | Rejection], size: int | None, ahead: int, bar: tqdm.tqdm
-) -> Iterator[tuple[Row, Picture] | tuple[None, Rejection]]:
-    """Each row with its picture, in the catalogue's order, at most `ahead` pictures in memory."""
-    waiting: collections.deque[tuple[Row | Rejection, Future]] = collections.deque()
-    for row in rows:
-        waiting.append((row, pool.submit(_picture, row, size)))
-        while len(waiting) > ahead:
-            bar.update()
-            yield _result(*waiting.popleft())
-    while waiting:
-        bar.update()
-        yield _result(*waiting.popleft())
-    bar.update(bar.total - bar.n)
-
-
-def _result(row: Row | Rejection, future: Future) -> tuple[Row, Picture] | tuple[None, Rejection]:
-    result = future.result()
-    return (None, result) if isinstance(result, Rejection) else (row, result)
-
-
-def _picture(row: Row | Rejection, size: int | None) -> Picture | Rejection:
-    if isinstance(row, Rejection):
-        return row
-    try:
-        return normalize_picture(row.load(), size)
-    except (OSError, ValueError) as error:
-        return Rejection(row.id, "picture cannot be read", str(error)[:200])
-
-
-def _split(found: _Found, holdout: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _split(spool: Spool, holdout: float) -> tuple[np.ndarray, np.ndarray]:
     """The cluster, int64 (n,), and the split, str (n,), of every picture."""
-    if found.fixed_splits[0] is not None:
-        return components(found.dishes, []), np.array(found.fixed_splits)
-    thumbnails = np.frombuffer(found.thumbnails, np.uint8).reshape(len(found.hashes), -1)
-    pairs = near_duplicates(np.array(found.hashes, np.uint64), thumbnails)
-    clusters = components(found.dishes, pairs)
-    counts = np.bincount(clusters)
-    names = {int(cluster): dish for dish, cluster in zip(reversed(found.dishes), reversed(clusters), strict=True)}
+    if spool.splits[0] is not None:
+        return components(spool.dishes, []), np.array(spool.splits)
+    clusters = components(spool.dishes, near_duplicates(spool.hashes, spool.thumbnails))
+    _, firsts, counts = np.unique(clusters, return_index=True, return_counts=True)
     wanted = round(holdout * len(clusters)) or int(holdout > 0 and len(counts) > 1)
     held = []
     # By a hash of the dish's name, not by its place: as a catalogue grows, a dish tends to stay on its side.
-    for cluster in sorted(range(len(counts)), key=lambda c: hashlib.sha256(f"{seed}/{names[c]}".encode()).digest()):
+    for cluster in sorted(range(len(counts)), key=lambda c: spool.dishes[firsts[c]].tobytes()):
         if counts[cluster] <= wanted:
             held.append(cluster)
             wanted -= counts[cluster]
@@ -221,22 +168,20 @@ def _split(found: _Found, holdout: float, seed: int) -> tuple[np.ndarray, np.nda
 
 
 def _write_all(
-    found: _Found,
-    spool: Path,
-    folder: Path,
-    source: str,
-    clusters: np.ndarray,
-    splits: np.ndarray,
-    shard_bytes: int,
+    spool: Spool, folder: Path, source: str, clusters: np.ndarray, splits: np.ndarray, shard_bytes: int
 ) -> tuple[str, dict[str, dict], card.Contents]:
-    """The second pass: from the spool to the shards of each split, and the manifest."""
-    writers = {split: RecordWriter(folder, split, shard_bytes) for split in SPLITS}
+    """The second pass: from the spool to the shards of each split, and the manifest.
+
+    One split after the other: an open ArrayRecord writer holds 16 MB of records.
+    """
     contents = card.Contents(wanted=card.sample(clusters, splits))
-    reader = ArrayRecordReader(str(spool))
-    for index, (cluster, split) in enumerate(zip(clusters, splits, strict=True)):
-        record = replace(decode_record(reader.read([index])[0]), cluster=int(cluster))
-        writers[split].write(record)
-        contents.add(index, record, str(split))
-    reader.close()
-    entries = {split: writer.close() for split, writer in writers.items()}
+    entries = {}
+    for split in SPLITS:
+        writer = RecordWriter(folder, split, shard_bytes)
+        indices = np.nonzero(splits == split)[0].tolist()
+        for index, record in zip(indices, spool.records(indices), strict=True):
+            record = replace(record, cluster=int(clusters[index]))
+            writer.write(record)
+            contents.add(index, record, split)
+        entries[split] = writer.close()
     return write_manifest(folder, source, entries), entries, contents

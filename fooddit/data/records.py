@@ -5,7 +5,8 @@ from __future__ import annotations
 import array
 import dataclasses
 import hashlib
-import json
+import re
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,20 +17,36 @@ import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 
 from fooddit.data.captions import Caption
+from fooddit.data.damage import Damage, DamageLog
+from fooddit.data.manifest import (
+    INDEX,
+    MANIFEST,
+    SPLITS,
+    RecordError,
+    read_index,
+    read_manifest,
+    write_index,
+    write_manifest,
+)
+from fooddit.data.staging import is_remote, stage
 
-FORMAT = "fooddit-records"
-VERSION = 1
-MANIFEST = "dataset.json"
-SPLITS = ("train", "holdout")
+__all__ = [
+    "SPLITS",
+    "Dataset",
+    "Record",
+    "RecordError",
+    "RecordWriter",
+    "decode_record",
+    "encode_record",
+    "open_dataset",
+    "write_manifest",
+]
 
 # One record a group, or a random read decompresses its neighbours too; JPEG and PNG do not compress further.
 _WRITER_OPTIONS = "group_size:1,uncompressed"
 _READER_OPTIONS = "readahead_buffer_size:0"
-_SIZE = np.dtype([("width", "<i4"), ("height", "<i4")])
-
-
-class RecordError(ValueError):
-    """A dataset folder, shard or record that is missing, damaged, or of another format."""
+# What ArrayRecord raises, by experiment: RuntimeError for a chunk whose hash is wrong and for a file cut short.
+_READ_ERRORS = (RuntimeError, ValueError, IndexError, OSError)
 
 
 @dataclass(frozen=True)
@@ -76,7 +93,7 @@ class RecordWriter:
         self._writer: ArrayRecordWriter | None = None
         self._shards: list[dict[str, Any]] = []
         self._written = 0
-        self._sizes = array.array("i")
+        self._index = array.array("I")
         self._hash = hashlib.sha256()
 
     def write(self, record: Record) -> None:
@@ -86,17 +103,16 @@ class RecordWriter:
         self._writer.write(data)
         self._written += len(data)
         self._shards[-1]["records"] += 1
-        self._sizes.extend((record.width, record.height))
+        self._index.extend((record.width, record.height, zlib.crc32(data)))
         self._hash.update(hashlib.sha256(data).digest())
 
     def close(self) -> dict[str, Any]:
         self._finish_shard()
-        sizes = np.array(self._sizes, np.int32).view(_SIZE)
-        np.save(self._folder / f"{self._split}-sizes.npy", sizes)
+        index = np.array(self._index, "<u4").view(INDEX)
         return {
-            "records": len(sizes),
+            "records": len(index),
             "fingerprint": self._hash.hexdigest(),
-            "sizes": f"{self._split}-sizes.npy",
+            "index": write_index(self._folder, self._split, index),
             "shards": self._shards,
         }
 
@@ -114,44 +130,41 @@ class RecordWriter:
             self._shards[-1]["bytes"] = (self._folder / self._shards[-1]["name"]).stat().st_size
 
 
-def write_manifest(folder: str | Path, source: str, splits: dict[str, dict[str, Any]]) -> str:
-    """Writes dataset.json, a dataset's last file; returns the fingerprint, a hash of all content hashes in order."""
-    order = "".join(splits[split]["fingerprint"] for split in SPLITS)
-    fingerprint = hashlib.sha256(order.encode()).hexdigest()
-    manifest = {
-        "format": FORMAT,
-        "version": VERSION,
-        "fingerprint": fingerprint,
-        "source": source,
-        "splits": {split: splits[split] for split in SPLITS},
-    }
-    text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
-    (Path(folder) / MANIFEST).write_text(text, encoding="utf-8")
-    return fingerprint
-
-
 class Dataset:
     """The records of one split: `len`, `[i]`, and `read` for many at once. Safe to read from several threads.
 
-    sizes: int32 (n, 2), width and height of each picture, known without reading the records.
+    Every record is checked against the checksum it was prepared with. `read` and `[i]` raise RecordError for one that
+    is damaged or missing; `read_whole`, iteration and `captions` leave it out and note it in `damage`.
+
+    sizes: int64 (n, 2), width and height of each picture, known without reading the records.
     fingerprint: of the whole dataset, both splits; it changes when any picture, caption or their order does.
+    damage: what was found damaged or missing so far, by whoever reads this object.
     """
 
-    def __init__(self, folder: str | Path, split: str):
-        self.folder, self.split = Path(folder), split
-        manifest = read_manifest(folder)
+    def __init__(self, source: str | Path, split: str, cache: str = ""):
+        self.folder = stage(str(source), split, cache) if is_remote(source) else Path(source)
+        self.split = split
+        manifest = read_manifest(self.folder)
         if split not in manifest["splits"]:
             raise RecordError(f"{self.folder}: no split {split!r}; expected one of {sorted(manifest['splits'])}")
         entry = manifest["splits"][split]
         self.fingerprint: str = manifest["fingerprint"]
-        self.sizes = self._load_sizes(entry)
-        self._readers = [self._open_shard(shard) for shard in entry["shards"]]
-        self._ends = np.cumsum([shard["records"] for shard in entry["shards"]], dtype=np.int64)
-        self._starts = self._ends - [shard["records"] for shard in entry["shards"]]
-        if len(self.sizes) != entry["records"] or sum(shard["records"] for shard in entry["shards"]) != len(self.sizes):
+        index = read_index(self.folder, entry)
+        counts = [shard["records"] for shard in entry["shards"]]
+        if len(index) != entry["records"] or sum(counts) != len(index):
             raise RecordError(
                 f"{self.folder / MANIFEST}: the record counts of split {split!r} disagree; prepare it again"
             )
+        self.sizes = np.stack([index["width"], index["height"]], axis=1).astype(np.int64)
+        self._checksums: list[int] = index["crc32"].tolist()
+        self._ends = np.cumsum(counts, dtype=np.int64)
+        self._starts = self._ends - counts
+        self._shards = entry["shards"]
+        advice = "Copy those files again or prepare the dataset again"
+        if is_remote(source):
+            advice = f"Remove those files from {self.folder}, they are then copied from {source} again"
+        self.damage = DamageLog(f"{self.folder} ({split})", advice)
+        self._readers = [self._open_shard(number) for number in range(len(counts))]
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -162,67 +175,100 @@ class Dataset:
         return self.read([index % len(self)])[0]
 
     def __iter__(self) -> Iterator[Record]:
+        """All whole records in order."""
         for start in range(0, len(self), 256):
-            yield from self.read(range(start, min(start + 256, len(self))))
+            for record in self.read_whole(range(start, min(start + 256, len(self)))):
+                if record is not None:
+                    yield record
 
     def read(self, indices: Sequence[int]) -> list[Record]:
-        """Records by number, in the order asked for; one request to each shard, three times faster than one by one."""
+        """Records by number, in the order asked for. Raises RecordError if one of them is damaged or missing."""
+        records = self.read_whole(indices)
+        for index, record in zip(indices, records, strict=True):
+            if record is None:
+                raise RecordError(f"{self.folder}: {self.damage.get(int(index))}")
+        return records
+
+    def read_whole(self, indices: Sequence[int]) -> list[Record | None]:
+        """Records by number, in the order asked for, None for each that is damaged or missing.
+
+        One request to each shard, three times faster than one by one. Only a request that fails is asked for again
+        one by one, and what it was that failed is not asked for any more.
+        """
         indices = np.asarray(indices, np.int64)
         shards = np.searchsorted(self._ends, indices, side="right")
-        records: list[Record] = [None] * len(indices)  # type: ignore[list-item]
-        for shard in np.unique(shards):
-            (rows,) = np.nonzero(shards == shard)
-            positions = indices[rows] - self._starts[shard]
-            for row, data in zip(rows, self._read_shard(shard, positions.tolist()), strict=True):
-                records[row] = decode_record(data)
+        records: list[Record | None] = [None] * len(indices)
+        for shard in np.unique(shards).tolist():
+            rows = [row for row in np.nonzero(shards == shard)[0].tolist() if int(indices[row]) not in self.damage]
+            if not rows:
+                continue
+            numbers = indices[rows]
+            found = self._read_shard(shard, (numbers - self._starts[shard]).tolist())
+            for row, number, data in zip(rows, numbers.tolist(), found, strict=True):
+                records[row] = self._checked(number, data)
         return records
+
+    def discard(self, number: int, why: str, id: str = "") -> None:
+        """Notes in `damage` that a record cannot be used."""
+        shard = int(np.searchsorted(self._ends, number, side="right"))
+        where = f"{self._shards[shard]['name']} record {number - self._starts[shard]}"
+        self.damage.add(Damage(range(number, number + 1), where, why, id))
 
     def captions(self) -> Iterator[Caption]:
         """All captions of the split, in order; what a tokenizer is trained on."""
         for record in self:
             yield from record.captions
 
-    def _load_sizes(self, entry: dict[str, Any]) -> np.ndarray:
-        path = self.folder / entry["sizes"]
-        if not path.exists():
-            raise RecordError(f"{path}: missing, though {MANIFEST} names it; prepare the dataset again")
-        sizes = np.load(path)
-        return np.stack([sizes["width"], sizes["height"]], axis=1)
-
-    def _open_shard(self, shard: dict[str, Any]) -> ArrayRecordReader:
+    def _open_shard(self, number: int) -> ArrayRecordReader | None:
+        """None, and noted in `damage`, for a shard of which nothing can be read."""
+        shard = self._shards[number]
         path = self.folder / shard["name"]
-        found = path.stat().st_size if path.exists() else None
-        if found != shard["bytes"]:
-            what = "missing" if found is None else f"{found} bytes"
-            raise RecordError(f"{path}: {what}, expected {shard['bytes']} bytes; copy it or prepare the dataset again")
-        return ArrayRecordReader(str(path), _READER_OPTIONS, file_reader_buffer_size=32768)
+        found = path.stat().st_size if path.is_file() else None
+        why = "missing" if found is None else f"{found:,} bytes, expected {shard['bytes']:,}"
+        if found == shard["bytes"]:
+            try:
+                reader = ArrayRecordReader(str(path), _READER_OPTIONS, file_reader_buffer_size=32768)
+                # A reader whose footer is damaged says that it has no records, and nothing else.
+                if reader.num_records() == shard["records"]:
+                    return reader
+                why = f"its footer is damaged, it names {reader.num_records()} of {shard['records']} records"
+            except _READ_ERRORS as error:
+                why = f"its footer is damaged ({_short(error)})"
+        lost = range(int(self._starts[number]), int(self._ends[number]))
+        self.damage.add(Damage(lost, f"{shard['name']}, {len(lost):,} records", why))
+        return None
 
-    def _read_shard(self, shard: int, positions: list[int]) -> list[bytes]:
+    def _read_shard(self, shard: int, positions: list[int]) -> list[bytes | Exception]:
         try:
             return self._readers[shard].read(positions)
-        except (RuntimeError, ValueError, IndexError) as error:
-            name = f"{self.split}-{shard:05d}.array_record"
-            raise RecordError(f"{self.folder / name}: cannot read records {positions[:4]}...: {error}") from error
+        except _READ_ERRORS as error:
+            if len(positions) == 1:
+                return [error]
+        return [self._read_shard(shard, [position])[0] for position in positions]
+
+    def _checked(self, number: int, data: bytes | Exception) -> Record | None:
+        if isinstance(data, Exception):
+            self.discard(number, _short(data))
+        elif zlib.crc32(data) != self._checksums[number]:
+            # Also the empty bytes that ArrayRecord gives, without an error, when a file was cut short after opening.
+            self.discard(number, "its checksum is not the one it was prepared with")
+        else:
+            return decode_record(data)
+        return None
 
 
-def open_dataset(source: str | Path, split: str) -> Dataset:
-    """The "train" or "holdout" split of a dataset folder that `fooddit prepare` wrote. Raises RecordError."""
-    return Dataset(source, split)
+def open_dataset(source: str | Path, split: str, cache: str = "") -> Dataset:
+    """The "train" or "holdout" split of a dataset that `fooddit prepare` wrote. Raises RecordError.
+
+    source: a folder, or an address such as gs://bucket/records (text, not a Path): its files are then copied once to
+    `cache` ("": a folder of the user's, see `fooddit.data.staging`), because records are read in random order.
+    """
+    return Dataset(source, split, cache)
 
 
-def read_manifest(folder: str | Path) -> dict[str, Any]:
-    """The content of a dataset folder's dataset.json, its format and version checked."""
-    path = Path(folder) / MANIFEST
-    if not path.is_file():
-        raise RecordError(f"{folder}: not a dataset, it has no {MANIFEST}; make one: fooddit prepare SOURCE {folder}")
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise RecordError(f"{path}: damaged, it is not JSON ({error}); prepare the dataset again") from error
-    found = (manifest.get("format"), manifest.get("version"))
-    if found != (FORMAT, VERSION):
-        raise RecordError(f"{path}: format and version are {found}, expected {(FORMAT, VERSION)}; prepare it again")
-    return manifest
+def _short(error: Exception) -> str:
+    """The first part of ArrayRecord's messages; hashes and offsets follow."""
+    return re.split(r" \(|; |, ", str(error))[0][:160]
 
 
 _FIELDS = [f.name for f in dataclasses.fields(Record)]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from fooddit.data.captions import Caption
+
+_EXAMPLES, _EXAMPLE_LENGTH = 5, 300
 
 
 class CatalogueError(ValueError):
@@ -38,6 +41,20 @@ class Rejection:
     row: str
     reason: str
     detail: str
+
+
+class Rejections:
+    """Rejections by reason: how many, and the first few of them. It does not grow with a catalogue."""
+
+    def __init__(self) -> None:
+        self.counts: collections.Counter[str] = collections.Counter()
+        self.examples: dict[str, list[str]] = {}
+
+    def add(self, rejection: Rejection) -> None:
+        self.counts[rejection.reason] += 1
+        examples = self.examples.setdefault(rejection.reason, [])
+        if len(examples) < _EXAMPLES:
+            examples.append(f"{rejection.row}: {rejection.detail}"[:_EXAMPLE_LENGTH])
 
 
 class Catalogue(Protocol):

@@ -1,6 +1,6 @@
 """Endless fresh renders of dish scenes, for models that must know every picture the renderer can make."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -14,8 +14,8 @@ class SceneStreamConfig:
 
     batch_size: int = 64
     image_size: int = 64
-    threads: int = 2
-    prefetch: int = 4
+    threads: int = field(default=2, metadata={"operational": True})
+    prefetch: int = field(default=4, metadata={"operational": True})
 
     def __post_init__(self):
         for name in ("batch_size", "image_size", "threads", "prefetch"):

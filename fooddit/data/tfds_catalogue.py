@@ -49,12 +49,18 @@ class TfdsCatalogue:
     def __iter__(self) -> Iterator[Row | Rejection]:
         for split, examples in self._splits.items():
             for index in range(len(examples)):
-                yield self._row(f"{split}/{index}", examples[index])
+                try:
+                    example = examples[index]
+                except (RuntimeError, ValueError) as error:
+                    yield Rejection(f"{split}/{index}", "unreadable row", str(error))
+                    continue
+                yield self._row(f"{split}/{index}", example)
 
     def _row(self, name: str, example: dict[str, Any]) -> Row | Rejection:
         category = ""
-        if self._labels is not None:
-            category = self._labels.int2str(int(example[self._keys["label"]])).replace("_", " ").lower()
+        # -1 is TFDS's label of an example without one.
+        if self._labels is not None and (label := int(example[self._keys["label"]])) >= 0:
+            category = self._labels.int2str(label).replace("_", " ").lower()
         title = _text(example, self._keys["title"]) or category
         captions = build_captions(title, description=_text(example, self._keys["description"]), category=category)
         if not captions:

@@ -38,6 +38,10 @@ class Tokenizer:
         """The pieces of a text as strings, to look at; the mark 'Ġ' stands for a space."""
         return self._bpe.encode(normalize(text), add_special_tokens=False).tokens
 
+    def count(self, text: str) -> int:
+        """How many tokens a text has, before any is cut."""
+        return len(self._bpe.encode(normalize(text), add_special_tokens=False).ids)
+
     def encode(self, text: str, length: int) -> tuple[np.ndarray, np.ndarray]:
         """Ids int32 (length,) and mask bool (length,), True where there is a token.
 

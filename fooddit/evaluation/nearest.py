@@ -1,5 +1,6 @@
 """Does a model draw, or remember? The distance from its pictures to the nearest training picture."""
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 
@@ -80,37 +81,47 @@ def nearest_training(images: UInt8[np.ndarray, "n height width 3"], dataset: Dat
     has no detail to be wrong in), so a small distance alone proves nothing. Look at `ratio`, at the same figures of
     hold-out pictures, and at the pictures themselves.
 
-    Every record is decoded once; memory is that of 256 records, however many there are (float32).
+    Every record is decoded once; memory is that of 256 records, however many there are (float32). Records that are
+    damaged or missing are left out.
 
     Raises:
-      ValueError: a dataset without records.
+      ValueError: a dataset without a whole record.
     """
-    if not len(dataset):
-        raise ValueError(f"{dataset.folder}: split {dataset.split!r} is empty; there is no nearest picture")
+    compared = 0
     wanted = np.stack([_thumbnail(image) for image in images])
     nearest = np.full((len(images), _NEIGHBOURS), np.inf, np.float32)
     index, crop = np.zeros(len(images), np.int64), np.zeros(len(images))
     for block in _blocks(dataset, images.shape[1:3]):
+        compared += len(block.numbers)
         found = _distances(wanted, block)
         by_record = found.min(axis=2)
         (closer,) = np.nonzero(by_record.min(axis=1) < nearest[:, 0])
         place = by_record[closer].argmin(axis=1)
         index[closer], crop[closer] = block.numbers[place], block.crops[found[closer, place].argmin(axis=1)]
         nearest = np.sort(np.concatenate([nearest, by_record], axis=1), axis=1)[:, :_NEIGHBOURS]
+    if not compared:
+        raise ValueError(f"{dataset.folder}: split {dataset.split!r} has no whole record; there is no nearest picture")
     records = dataset.read(index)
     # The matrix product lost the last digits of small distances: those to the nearest are taken again.
     exact = np.stack([_thumbnail(_fitted(r, images.shape[1:3], c)) for r, c in zip(records, crop)])
     nearest[:, 0] = np.sqrt(np.mean((wanted - exact) ** 2, axis=1))
-    mean = nearest[:, : len(dataset)].mean(axis=1)
+    mean = nearest[:, :compared].mean(axis=1)
     ratio = np.divide(nearest[:, 0], mean, out=np.zeros_like(mean), where=mean > 0)
     rows = zip(index, records, crop, nearest[:, 0], ratio)
     return [Nearest(int(i), record.id, float(c), float(d), float(r)) for i, record, c, d, r in rows]
 
 
 def holdout_images(dataset: Dataset, shape: tuple[int, int], count: int) -> UInt8[np.ndarray, "n height width 3"]:
-    """The first `count` pictures of a dataset, their middle cut to `shape` (height, width)."""
-    numbers = range(min(count, len(dataset)))
-    return np.stack([_fitted(record, shape, 0.5) for record in dataset.read(numbers)])
+    """The first `count` whole pictures of a dataset, their middle cut to `shape` (height, width).
+
+    Raises:
+      ValueError: a dataset without a whole record.
+    """
+    whole = itertools.chain.from_iterable(_decoded(dataset, numbers, shape) for numbers in _ranges(dataset))
+    images = [fit_image(image, *shape) for _, image in itertools.islice(whole, count)]
+    if not images:
+        raise ValueError(f"{dataset.folder}: split {dataset.split!r} has no whole record to hold samples against")
+    return np.stack(images)
 
 
 def memorisation(generated: Sequence[Nearest], holdout: Sequence[Nearest]) -> Memorisation:
@@ -165,13 +176,33 @@ class _Block:
 
 def _blocks(dataset: Dataset, shape: tuple[int, int]) -> Iterator[_Block]:
     height, width = shape
-    for start in range(0, len(dataset), _BLOCK):
-        numbers = np.arange(start, min(start + _BLOCK, len(dataset)))
-        records = dataset.read(numbers)
-        same_shape = all(record.width * height == record.height * width for record in records)
+    for numbers in _ranges(dataset):
+        same_shape = all(w * height == h * width for w, h in dataset.sizes[numbers.start : numbers.stop])
         crops = (0.5,) if same_shape else _CROPS
-        thumbnails = [[_thumbnail(_fitted(record, shape, crop)) for crop in crops] for record in records]
-        yield _Block(numbers, np.array(thumbnails, np.float32), np.array(crops, np.float32))
+        whole, thumbnails = [], []
+        for number, image in _decoded(dataset, numbers, shape):
+            whole.append(number)
+            thumbnails.append([_thumbnail(fit_image(image, *shape, crop=crop)) for crop in crops])
+        if whole:
+            yield _Block(np.array(whole), np.array(thumbnails, np.float32), np.array(crops, np.float32))
+
+
+def _ranges(dataset: Dataset) -> Iterator[range]:
+    for start in range(0, len(dataset), _BLOCK):
+        yield range(start, min(start + _BLOCK, len(dataset)))
+
+
+def _decoded(dataset: Dataset, numbers: range, shape: tuple[int, int]) -> Iterator[tuple[int, np.ndarray]]:
+    """Number and picture of those records that are whole; the others are noted in the dataset's `damage`."""
+    for number, record in zip(numbers, dataset.read_whole(numbers)):
+        if record is None:
+            continue
+        try:
+            image = decode_image(record.image, min_height=shape[0], min_width=shape[1])
+        except ValueError as error:
+            dataset.discard(number, f"its picture cannot be decoded: {error}", record.id)
+        else:
+            yield number, image
 
 
 def _distances(wanted: np.ndarray, block: _Block) -> Float[np.ndarray, "n records crops"]:

@@ -1,7 +1,7 @@
 """Captions in, pictures out: the sampler, compiled once for a batch size and a picture size."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import jax
@@ -62,20 +62,33 @@ class Artist:
         progress=lambda done: None,
     ) -> np.ndarray:
         """uint8 pictures (prompts, height, width, 3), one a prompt, from the noise of the seed beside it."""
+        images = []
+        for batch in self.draw_batches(params, frozen, prompts, seeds, batch_size=batch_size, sampling=sampling):
+            images.append(batch)
+            progress(sum(map(len, images)))
+        return np.concatenate(images)
+
+    def draw_batches(
+        self,
+        params,
+        frozen,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        *,
+        batch_size: int,
+        sampling: SamplingConfig | None = None,
+    ) -> Iterator[np.ndarray]:
+        """The pictures of `draw` in parts of at most `batch_size`, each as soon as it is drawn."""
         if len(prompts) != len(seeds):
             raise ValueError(f"{len(prompts)} prompts and {len(seeds)} seeds: expected one seed a prompt")
-        encoded = [self.tokenizer.encode(prompt, self.config.text.length) for prompt in prompts]
-        missing = -len(prompts) % batch_size
-        ids = np.stack([ids for ids, _ in encoded] + [encoded[0][0]] * missing)
-        mask = np.stack([mask for _, mask in encoded] + [encoded[0][1]] * missing)
-        numbers = np.array([*seeds, *[0] * missing], np.uint32)
         run = functools.partial(self._run, sampling=sampling or self.config.sampling)
-        images = []
-        for start in range(0, len(ids), batch_size):
+        for start in range(0, len(prompts), batch_size):
             rows = slice(start, start + batch_size)
-            images.append(np.asarray(run(params, frozen, ids[rows], mask[rows], numbers[rows])))
-            progress(min(start + batch_size, len(prompts)))
-        return np.concatenate(images)[: len(prompts)]
+            encoded = [self.tokenizer.encode(prompt, self.config.text.length) for prompt in prompts[rows]]
+            missing = batch_size - len(encoded)
+            ids, mask = map(np.stack, zip(*encoded, *[encoded[0]] * missing, strict=True))
+            numbers = np.array([*seeds[rows], *[0] * missing], np.uint32)
+            yield np.asarray(run(params, frozen, ids, mask, numbers))[: len(encoded)]
 
     def _draw(self, params, frozen, ids, mask, seeds, *, sampling: SamplingConfig):
         model = self._definition.bind(params)

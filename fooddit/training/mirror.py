@@ -25,8 +25,8 @@ from etils import epath
 
 from fooddit.training.checkpoint_layout import FOLDER
 
-# Stores that orbax can write checkpoints to (for any other address it takes tensorstore's driver of local files), and the
-# package that fsspec needs for each.
+# The stores that orbax can write checkpoints to (of s3:// it says "path should be absolute"), and fsspec's package for
+# each.
 SCHEMES = {"gs": "gcsfs"}
 INTERVAL = 60.0
 _STATE = ".mirror.json"

@@ -55,8 +55,8 @@ class Reporter:
         if self._skipped >= self._settings.max_skipped:
             raise TrainingDiverged(
                 f"{self._skipped} steps in a row up to step {step} had a non-finite loss or gradient (the parameters "
-                "are as before them); lower config.optimizer.learning_rate or look at the data, then resume from the last "
-                "checkpoint"
+                "are as before them); lower config.optimizer.learning_rate or look at the data, then resume from the "
+                "last checkpoint"
             )
         if always or step % self._settings.log_every == 0:
             line = {f"train/{name}": value for name, value in metrics.items()} | self._rates(step)

@@ -111,5 +111,5 @@ def test_pairs_show_each_picture_above_its_neighbour(folder, train):
 
 def test_no_records_is_an_error(tmp_path):
     dataset(tmp_path / "none", [record(0)])
-    with pytest.raises(ValueError, match="split 'holdout' is empty"):
+    with pytest.raises(ValueError, match="split 'holdout' has no whole record"):
         nearest_training(picture(0)[None], open_dataset(tmp_path / "none", "holdout"))

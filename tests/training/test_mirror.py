@@ -6,7 +6,7 @@ import time
 import pytest
 from etils import epath
 
-from fooddit.training.mirror import Mirror, check_url, is_url, local_copy, local_workdir
+from fooddit.training.mirror import SCHEMES, Mirror, check_url, is_url, local_copy, local_workdir
 
 pytest_plugins = ["tests.gcs"]
 
@@ -188,11 +188,11 @@ def test_a_state_that_was_cut_off_only_costs_a_download(gcs, local):
 
 
 @pytest.mark.parametrize(
-    "workdir", ["ftp://a/b", "gcs://a/b", "gs:/a/b", "gs://a", "gs://a/", "gs:///a", "file:///a/b"]
+    "workdir", ["ftp://a/b", "gcs://a/b", "s3://a/b", "gs:/a/b", "gs://a", "gs://a/", "gs:///a", "file:///a/b"]
 )
 def test_unknown_urls(workdir):
     assert is_url(workdir)
-    expected = r"expected a local folder, gs://BUCKET/FOLDER or s3://BUCKET/FOLDER"
+    expected = f"found '{workdir}', expected a local folder or gs://BUCKET/FOLDER; other stores"
     with pytest.raises(ValueError, match=expected), local_workdir(workdir):
         pass
 
@@ -211,7 +211,8 @@ def test_a_local_workdir_is_itself(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_local_copies_differ_by_address():
+def test_local_copies_differ_by_address(monkeypatch):
+    monkeypatch.setitem(SCHEMES, "gs", "json")  # Whether gcsfs is installed or not.
     copies = {local_copy(check_url(url)) for url in ("gs://a/run", "gs://b/run", "gs://a/x/run")}
     assert len(copies) == 3 and all(copy.name.startswith("run-") for copy in copies)
     assert local_copy(check_url("gs://a//run/")) == local_copy(check_url("gs://a/run"))

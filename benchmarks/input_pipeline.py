@@ -1,0 +1,336 @@
+"""Pictures a second of the input pipeline, against three others on the same photos and the same two cores.
+
+    FOODDIT_PHOTOS=DIR python benchmarks/input_pipeline.py [--rounds 3] [--seconds 8] [--records 4000]
+
+DIR holds metadata.jsonl and images/. Each side decodes JPEGs, resizes them to cover 256 x 256, cuts a random square out,
+mirrors half of them and gives uint8 batches (64, 256, 256, 3) in random order; the photos are repeated to `--records`. A
+peer first tries 0, 1 and 2 worker processes (grain: threads) and keeps the best; then all sides run in turn, round after
+round, each started anew and warmed up, and the medians are compared. Rows whose name begins with "also" are not peers
+but parts: they say what comes from the decoding and what from the pipeline.
+"""
+
+import argparse
+import functools
+import io
+import json
+import os
+import random
+import statistics
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+# Before what starts threads: each side gets these two cores, workers included.
+os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
+os.environ.update(OMP_NUM_THREADS="1", TF_CPP_MIN_LOG_LEVEL="3")
+
+import cv2  # noqa: E402
+import numpy as np  # noqa: E402
+import simplejpeg  # noqa: E402
+import torch  # noqa: E402
+from PIL import Image  # noqa: E402
+
+from fooddit.data.captions import Caption  # noqa: E402
+from fooddit.data.images import decode_image, fit_image  # noqa: E402
+from fooddit.data.pipeline import Batches, DataConfig, open_dataset  # noqa: E402
+from fooddit.data.records import Record, RecordWriter, write_manifest  # noqa: E402
+
+SIZE, BATCH = 256, 64
+# Batches drawn before the clock starts: more than any side keeps ready, so that none is timed emptying its buffer.
+WARM = 12
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=8.0, help="of each side in each round")
+    parser.add_argument("--records", type=int, default=4000)
+    arguments = parser.parse_args()
+    photos = load_photos()
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
+    # Pillow's arrays are read-only; a batch is a copy of them.
+    warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+    with tempfile.TemporaryDirectory() as folder:
+        stored = [photos[i % len(photos)] for i in range(arguments.records)]
+        sides = make_sides(Path(folder), stored)
+        chosen = {name: tune(name, make, counts) for name, (make, counts) in sides.items()}
+        rates: dict[str, list[float]] = {name: [] for name in sides}
+        for _ in range(arguments.rounds):
+            for name, (make, _) in sides.items():
+                rates[name].append(measure(functools.partial(make, chosen[name]), arguments.seconds))
+    report(rates, chosen)
+    print(f"pixels against a full decode and Pillow's antialiased bicubic: {fidelity(photos)}")
+
+
+def load_photos() -> list[bytes]:
+    """The JPEGs of FOODDIT_PHOTOS whose shorter side is at least SIZE, as files."""
+    folder = os.environ.get("FOODDIT_PHOTOS")
+    if not folder or not (Path(folder) / "metadata.jsonl").is_file():
+        print(f"input_pipeline: FOODDIT_PHOTOS is {folder!r}; give a folder with metadata.jsonl and photos of dishes")
+        sys.exit(2)
+    rows = map(json.loads, (Path(folder) / "metadata.jsonl").read_text(encoding="utf-8").splitlines())
+    files = [(Path(folder) / row["file_name"]).read_bytes() for row in rows]
+    return [data for data in files if data[:3] == b"\xff\xd8\xff" and min(image_size(data)) >= SIZE]
+
+
+def image_size(data: bytes) -> tuple[int, int]:
+    return simplejpeg.decode_jpeg_header(data)[:2]
+
+
+def measure(make: Callable[[], Iterator], seconds: float) -> float:
+    """Pictures a second, once warm."""
+    batches = make()
+    try:
+        for _ in range(WARM):
+            batch = next(batches)
+        assert tuple(batch.shape) == (BATCH, SIZE, SIZE, 3) and "uint8" in str(batch.dtype), (batch.shape, batch.dtype)
+        began, count = time.perf_counter(), 0
+        while (elapsed := time.perf_counter() - began) < seconds:
+            next(batches)
+            count += BATCH
+        return count / elapsed
+    finally:
+        batches.close()
+
+
+def tune(name: str, make: Callable, counts: tuple[int, ...]) -> int:
+    """The number of workers or threads that is fastest."""
+    return max(counts, key=lambda count: measure(functools.partial(make, count), 2.0)) if len(counts) > 1 else counts[0]
+
+
+def make_sides(folder: Path, stored: list[bytes]) -> dict[str, tuple[Callable[[int], Iterator], tuple[int, ...]]]:
+    """Name to (workers -> batches, the numbers of workers to try)."""
+    records, tars, tfds = write_records(folder, stored), write_tars(folder, stored), write_tfds(folder, stored)
+    workers = (0, 1, 2)
+    return {
+        "fooddit": (functools.partial(ours, records), (DataConfig.threads,)),
+        "fooddit, best thread count": (functools.partial(ours, records), (1, 2, 3, 4)),
+        "webdataset + DataLoader, Pillow": (functools.partial(webdataset, tars, with_pillow), workers),
+        "webdataset + DataLoader, simplejpeg + OpenCV": (functools.partial(webdataset, tars, with_simplejpeg), workers),
+        "webdataset + DataLoader, simplejpeg + torch": (functools.partial(webdataset, tars, with_torch), workers),
+        "TFDS + DataLoader": (functools.partial(tfds_loader, tfds), workers),
+        "TFDS + grain": (functools.partial(tfds_grain, tfds), (1, 2, 4)),
+        "also: webdataset + DataLoader, Pillow with draft()": (
+            functools.partial(webdataset, tars, functools.partial(with_pillow, draft=True)),
+            workers,
+        ),
+        "also: webdataset + DataLoader, fooddit's decode_image and fit_image": (
+            functools.partial(webdataset, tars, with_fooddit),
+            workers,
+        ),
+    }
+
+
+# Ours.
+
+
+def write_records(folder: Path, stored: list[bytes]) -> Path:
+    (folder / "records").mkdir()
+    writers = {split: RecordWriter(folder / "records", split) for split in ("train", "holdout")}
+    for i, data in enumerate(stored):
+        height, width = image_size(data)
+        captions = (Caption("a dish", "short", "en"), Caption("a dish on a table", "dense", "en"))
+        writers["train"].write(Record(str(i), str(i), i, data, width, height, captions))
+    write_manifest(folder / "records", "photos", {split: writer.close() for split, writer in writers.items()})
+    return folder / "records"
+
+
+def ours(records: Path, threads: int) -> Iterator[np.ndarray]:
+    config = DataConfig(source=str(records), batch_size=BATCH, image_size=SIZE, flip=True, threads=threads)
+    tokens = np.zeros(config.text_length, np.int32), np.ones(config.text_length, bool)
+    batches = Batches(open_dataset(records, "train"), config, seed=0, tokenize=lambda text: tokens)
+    try:
+        while True:
+            yield next(batches)["image"]
+    finally:
+        batches.close()
+
+
+# What a peer does to one picture: encoded bytes to uint8 (256, 256, 3). Each cuts first and resizes the square only.
+
+
+def square(height: int, width: int) -> tuple[int, int, int]:
+    """Top, left and side of a random square as large as fits."""
+    side = min(height, width)
+    return random.randint(0, height - side), random.randint(0, width - side), side
+
+
+def with_pillow(data: bytes, draft: bool = False) -> np.ndarray:
+    image = Image.open(io.BytesIO(data))
+    if draft:
+        image.draft("RGB", (2 * SIZE, 2 * SIZE))
+    top, left, side = square(image.height, image.width)
+    box = (left, top, left + side, top + side)
+    image = image.convert("RGB").resize((SIZE, SIZE), Image.Resampling.BILINEAR, box=box)
+    return np.asarray(image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if random.random() < 0.5 else image)
+
+
+def with_simplejpeg(data: bytes) -> np.ndarray:
+    return with_opencv(simplejpeg.decode_jpeg(data, "RGB"))
+
+
+def with_opencv(image: np.ndarray) -> np.ndarray:
+    top, left, side = square(*image.shape[:2])
+    cut = cv2.resize(image[top : top + side, left : left + side], (SIZE, SIZE), interpolation=cv2.INTER_AREA)
+    return cv2.flip(cut, 1) if random.random() < 0.5 else cut
+
+
+def with_torch(data: bytes) -> np.ndarray:
+    """Resized as torchvision's transforms.v2 does: torch's own antialiasing kernel for uint8, channels last."""
+    image = simplejpeg.decode_jpeg(data, "RGB")
+    top, left, side = square(*image.shape[:2])
+    cut = torch.from_numpy(image[top : top + side, left : left + side]).permute(2, 0, 1)[None]
+    cut = torch.nn.functional.interpolate(cut, (SIZE, SIZE), mode="bilinear", antialias=True)
+    cut = cut[0].permute(1, 2, 0).numpy()
+    return cv2.flip(cut, 1) if random.random() < 0.5 else cut
+
+
+def with_fooddit(data: bytes) -> np.ndarray:
+    image = fit_image(decode_image(data, min_height=SIZE, min_width=SIZE), SIZE, SIZE, crop=random.random())
+    return cv2.flip(image, 1) if random.random() < 0.5 else image
+
+
+# WebDataset.
+
+
+def write_tars(folder: Path, stored: list[bytes], shards: int = 8) -> list[str]:
+    import webdataset as wds
+
+    paths = [str(folder / f"photos-{shard}.tar") for shard in range(shards)]
+    for shard, path in enumerate(paths):
+        with wds.TarWriter(path) as writer:
+            for i in range(shard, len(stored), shards):
+                writer.write({"__key__": f"{i:06d}", "jpg": stored[i]})
+    return paths
+
+
+def webdataset(paths: list[str], picture: Callable[[bytes], np.ndarray], workers: int) -> Iterator[torch.Tensor]:
+    import webdataset as wds
+
+    dataset = wds.WebDataset(paths, shardshuffle=len(paths), empty_check=False).repeat().shuffle(1000)
+    dataset = dataset.to_tuple("jpg").map(lambda sample: picture(sample[0])).batched(BATCH, collation_fn=collate)
+    return loaded(torch.utils.data.DataLoader(dataset, batch_size=None, **loading(workers)))
+
+
+def collate(pictures: list[np.ndarray]) -> torch.Tensor:
+    """In a worker torch's own function writes straight into the memory that the main process sees."""
+    return torch.utils.data.default_collate([torch.from_numpy(np.ascontiguousarray(picture)) for picture in pictures])
+
+
+def loading(workers: int) -> dict:
+    return {"num_workers": workers, "prefetch_factor": 4 if workers else None}
+
+
+def loaded(loader) -> Iterator[torch.Tensor]:
+    # An epoch's end would start the workers anew; WebDataset repeats inside of them, TFDS below does here.
+    while True:
+        yield from loader
+
+
+# TFDS, without TensorFlow.
+
+
+def write_tfds(folder: Path, stored: list[bytes]) -> Path:
+    import tensorflow_datasets as tfds
+
+    class Photos(tfds.core.GeneratorBasedBuilder):
+        VERSION = tfds.core.Version("1.0.0")
+        pkg_dir_path = folder
+
+        def _info(self):
+            image = tfds.features.Image(shape=(None, None, 3), encoding_format="jpeg")
+            return self.dataset_info_from_configs(features=tfds.features.FeaturesDict({"image": image}))
+
+        def _split_generators(self, manager):
+            return {"train": self._generate_examples()}
+
+        def _generate_examples(self):
+            for i, data in enumerate(stored):
+                yield i, {"image": io.BytesIO(data)}
+
+    Photos(data_dir=folder / "tfds", file_format="array_record").download_and_prepare()
+    return folder / "tfds"
+
+
+class Pictures:
+    """A TFDS data source (its own decoder: OpenCV) with the cut, the resize and the flip; a batch is read at once."""
+
+    def __init__(self, folder: Path):
+        import tensorflow_datasets as tfds
+
+        self._source = tfds.data_source("photos", data_dir=folder, split="train")
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        return with_opencv(self._source[index]["image"])
+
+    def __getitems__(self, indices: list[int]) -> list[np.ndarray]:
+        return [with_opencv(example["image"]) for example in self._source.__getitems__(indices)]
+
+
+def tfds_loader(folder: Path, workers: int) -> Iterator[torch.Tensor]:
+    options = {**loading(workers), "persistent_workers": workers > 0, "drop_last": True}
+    return loaded(torch.utils.data.DataLoader(Pictures(folder), BATCH, shuffle=True, collate_fn=collate, **options))
+
+
+def tfds_grain(folder: Path, threads: int) -> Iterator[np.ndarray]:
+    import grain
+
+    # Batched before the threads read, as fooddit does: reading ahead by single pictures was slower.
+    pictures = grain.MapDataset.source(Pictures(folder)).shuffle(seed=0).repeat().batch(BATCH)
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(4, threads))
+    return iter(pictures.to_iter_dataset(options))
+
+
+# What came out.
+
+
+def report(rates: dict[str, list[float]], chosen: dict[str, int]) -> None:
+    medians = {name: statistics.median(values) for name, values in rates.items()}
+    packages = ("torch", "webdataset", "tensorflow-datasets", "grain", "pillow", "simplejpeg", "opencv-python-headless")
+    print("input pipeline, 256 px, two cores;", ", ".join(f"{package} {version(package)}" for package in packages))
+    for name, values in rates.items():
+        print(
+            f"{name:68} {medians[name]:7.0f} pictures/s  (rounds {', '.join(f'{v:.0f}' for v in values)}; "
+            f"{chosen[name]} {'threads' if 'fooddit' == name[:7] or 'grain' in name else 'workers'})"
+        )
+    peers = [name for name in rates if not name.startswith(("fooddit", "also"))]
+    best = max(peers, key=medians.get)
+    print(f"ratio fooddit / best peer ({best}): {medians['fooddit'] / medians[best]:.2f}")
+    for name in rates:
+        if name in peers or name.startswith("also"):
+            print(f"  to {name}: {medians['fooddit'] / medians[name]:.2f}")
+
+
+def fidelity(photos: list[bytes]) -> str:
+    """Mean PSNR of each way to shrink, the middle square, against Pillow's bicubic of the fully decoded picture."""
+    sums: dict[str, list[float]] = {}
+    for data in photos[::4]:
+        whole = simplejpeg.decode_jpeg(data, "RGB")
+        side = min(whole.shape[:2])
+        top, left = ((extent - side) // 2 for extent in whole.shape[:2])
+        cut = np.ascontiguousarray(whole[top : top + side, left : left + side])
+        wanted = np.asarray(Image.fromarray(cut).resize((SIZE, SIZE), Image.Resampling.BICUBIC)).astype(np.float32)
+        tensor = torch.from_numpy(cut).permute(2, 0, 1)[None]
+        tensor = torch.nn.functional.interpolate(tensor, (SIZE, SIZE), mode="bilinear", antialias=True)
+        found = {
+            "fooddit": fit_image(decode_image(data, min_height=SIZE, min_width=SIZE), SIZE, SIZE),
+            "OpenCV INTER_AREA": cv2.resize(cut, (SIZE, SIZE), interpolation=cv2.INTER_AREA),
+            "Pillow bilinear": np.asarray(Image.fromarray(cut).resize((SIZE, SIZE), Image.Resampling.BILINEAR)),
+            "torch bilinear": tensor[0].permute(1, 2, 0).numpy(),
+        }
+        for name, image in found.items():
+            error = np.mean((image - wanted) ** 2)
+            sums.setdefault(name, []).append(10 * np.log10(255**2 / max(error, 1e-6)))
+    return ", ".join(f"{name} {np.mean(values):.1f} dB" for name, values in sums.items())
+
+
+if __name__ == "__main__":
+    main()
