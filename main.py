@@ -63,17 +63,15 @@ def parse_flags(arguments: list[str]) -> list[str]:
 def run(experiment, workdir: str, export: Path | None = None) -> None:
     """Trains, reports, and writes the averaged weights to `export` if asked to. Exits as `fooddit.training.supervisor`
     says: 0 done, 42 restart me, 3 no whole checkpoint, 1 what a person has to mend, as one message."""
-    from fooddit.training.goodput import LEDGER_FILE, Ledger
+    from fooddit.training.goodput import Ledger
     from fooddit.training.supervisor import INTERRUPTED, NOT_WHOLE, Stopped, Supervisor
 
-    local = Path(workdir)
-    ledger = Ledger(local / LEDGER_FILE, _STARTED)
-    with Supervisor(ledger, local, experiment.train.hang_seconds) as supervisor:
+    with Supervisor(Ledger(started=_STARTED), hang_seconds=experiment.train.hang_seconds) as supervisor:
         # What takes seconds to import comes under the supervisor's eyes.
         from fooddit.training.checkpoint import NoWholeCheckpoint
 
         try:
-            task, result = _train(experiment, local, supervisor)
+            task, result = _train(experiment, workdir, supervisor)
             if export:
                 task.export(result.params, export)
                 print(f"weights: {export}")
@@ -89,20 +87,23 @@ def run(experiment, workdir: str, export: Path | None = None) -> None:
             sys.exit(f"main.py: {error}")
 
 
-def _train(experiment, workdir: Path, supervisor):
+def _train(experiment, workdir: str, supervisor):
+    """(task, result) of a run in `workdir`, a folder or an address such as gs://bucket/run."""
     from fooddit.parallel.compilation_cache import keep_compiled_programs
     from fooddit.tasks import make_task
-    from fooddit.training.checkpoint import FOLDER
+    from fooddit.training.goodput import LEDGER_FILE
     from fooddit.training.loop import train
+    from fooddit.training.mirror import local_workdir
     from fooddit.training.resume import check_experiment, only_one
 
     keep_compiled_programs()
-    with only_one(workdir):
+    with local_workdir(workdir, at_end=supervisor.at_end) as (local, checkpoints), only_one(local):
+        supervisor.workdir, supervisor.ledger.path = local, local / LEDGER_FILE
         # Before anything is rendered, made or compiled: may this workdir be gone on with at all?
-        saved = check_experiment(workdir / FOLDER, experiment)
-        task = make_task(experiment, workdir, saved and saved["task"])
-        result = train(task, experiment, workdir, supervisor)
-        print_result(result.summary, workdir)
+        saved = check_experiment(checkpoints, experiment)
+        task = make_task(experiment, local, saved and saved["task"])
+        result = train(task, experiment, local, supervisor, checkpoints)
+        print_result(result.summary, local)
     return task, result
 
 

@@ -25,7 +25,7 @@ class Ledger:
 
     A line is {"run", "time", "steps": [finished at the line before, finished now], "seconds": {phase: since the line
     before}}; "steps" is missing until the process knows where it goes on from. `beat` is when the process last got
-    anywhere, by time.monotonic(): what a watchdog looks at. Without a path nothing is written.
+    anywhere, by time.monotonic(): what a watchdog looks at. As long as `path` is None nothing is written.
     """
 
     def __init__(self, path: Path | None = None, started: float | None = None):
@@ -34,7 +34,7 @@ class Ledger:
         self.started = now if started is None else started
         self.phase = "init"
         self.step: int | None = None
-        self._path, self._from = path, None
+        self.path, self._from = path, None
         self._seconds = dict.fromkeys(PHASES, 0.0) | {"init": now - self.started}
         self._run = f"{self.started:.3f}-{os.getpid()}"
         self.beat = self._written = time.monotonic()
@@ -64,18 +64,18 @@ class Ledger:
         now = time.monotonic()
         self._seconds[self.phase] += now - self.beat
         self.beat = self._written = now
-        if self._path is None:
+        if self.path is None:
             return
         seconds = {phase: round(value, 3) for phase, value in self._seconds.items() if value}
         line = {"run": self._run, "time": round(time.time(), 3), "seconds": seconds}
         if self.step is not None:
             line["steps"] = [self._from, self.step]
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            with self._path.open("a", encoding="utf-8") as file:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a", encoding="utf-8") as file:
                 # On a line of its own, whatever half a line a killed process left.
                 file.write(
-                    ("\n" if file.tell() and not _ends_with_newline(self._path) else "") + json.dumps(line) + "\n"
+                    ("\n" if file.tell() and not _ends_with_newline(self.path) else "") + json.dumps(line) + "\n"
                 )
         except OSError:
             return

@@ -13,7 +13,7 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +23,7 @@ import fsspec
 import jax
 from etils import epath
 
+from fooddit.config import ConfigError
 from fooddit.training.checkpoint_layout import FOLDER
 
 # The stores that orbax can write checkpoints to (of s3:// it says "path should be absolute"), and fsspec's package for
@@ -198,11 +199,14 @@ class Mirror:
 
 
 @contextmanager
-def local_workdir(workdir: str, interval: float = INTERVAL) -> Iterator[tuple[Path, epath.Path]]:
+def local_workdir(
+    workdir: str, interval: float = INTERVAL, at_end: Callable[[Callable[[], Any]], None] = lambda action: None
+) -> Iterator[tuple[Path, epath.Path]]:
     """(the local folder a run writes to, where its checkpoints go) for a workdir that may be a URL.
 
     A local workdir is itself. For a URL, the local folder lies in the user's cache, the same at every start, and is
-    mirrored by process 0: jax.distributed must be up before. Raises ValueError for a URL that cannot be a workdir,
+    mirrored by process 0: jax.distributed must be up before. `at_end` is told of the last pass, for whoever ends the
+    process without leaving the context. Raises ValueError for a URL that cannot be a workdir,
     OSError if the store cannot be used.
     """
     if not is_url(workdir):
@@ -215,6 +219,7 @@ def local_workdir(workdir: str, interval: float = INTERVAL) -> Iterator[tuple[Pa
     if jax.process_index() == 0:
         mirror.check_writable()
         mirror.start(interval)
+        at_end(mirror.close)
     try:
         yield mirror.local, remote / FOLDER
     finally:
@@ -229,16 +234,16 @@ def is_url(workdir: str) -> bool:
 
 
 def check_url(workdir: str) -> epath.Path:
-    """The folder on a store that a URL means. ValueError if it is none that a run can be kept in."""
+    """The folder on a store that a URL means. ConfigError if it is none that a run can be kept in."""
     supported = " or ".join(f"{scheme}://BUCKET/FOLDER" for scheme in SCHEMES)
     scheme, rest = workdir.split(":/", 1)
     if scheme not in SCHEMES or not re.match(r"/[^/]+/+[^/]", rest):
-        raise ValueError(
+        raise ConfigError(
             f"workdir: found {workdir!r}, expected a local folder or {supported}; other stores, s3 among them, can be "
             "mounted as a folder"
         )
     if importlib.util.find_spec(SCHEMES[scheme]) is None:
-        raise ValueError(f"workdir: {workdir!r} needs the package {SCHEMES[scheme]}: pip install {SCHEMES[scheme]}")
+        raise ConfigError(f"workdir: {workdir!r} needs the package {SCHEMES[scheme]}: pip install {SCHEMES[scheme]}")
     return epath.Path(f"{scheme}://" + re.sub("/+", "/", rest.strip("/")))
 
 

@@ -51,7 +51,7 @@ class Supervisor:
         """hang_seconds: without any progress for so long the stacks of all threads are written to stderr and to
         WORKDIR/hang-TIME.txt and the process ends with RESTART; 0 waits for ever."""
         self.ledger = ledger or Ledger()
-        self._workdir, self._hang_seconds = workdir, hang_seconds
+        self.workdir, self._hang_seconds = workdir, hang_seconds
         self._signal: int | None = None
         self._interrupts = 0
         self._save: Callable[[], None] | None = None
@@ -157,8 +157,8 @@ class Supervisor:
         seconds = time.monotonic() - self.ledger.beat
         _say(f"no progress for {seconds:.0f} s {self._where()}: stacks of all threads follow, then exit {RESTART}")
         faulthandler.dump_traceback(sys.__stderr__, all_threads=True)
-        if self._workdir is not None:
-            path = self._workdir / time.strftime("hang-%Y%m%d-%H%M%S.txt")
+        if self.workdir is not None:
+            path = self.workdir / time.strftime("hang-%Y%m%d-%H%M%S.txt")
             try:
                 with path.open("w") as file:
                     faulthandler.dump_traceback(file, all_threads=True)

@@ -83,6 +83,6 @@ def test_a_line_that_cannot_be_written_stands_in_the_next_one(tmp_path):
     (tmp_path / "file").write_text("")
     ledger = Ledger(tmp_path / "file" / "goodput.jsonl", time.time() - 3)
     ledger.flush()
-    ledger._path = tmp_path / "goodput.jsonl"
+    ledger.path = tmp_path / "goodput.jsonl"
     ledger.flush()
     assert read_goodput(tmp_path / "goodput.jsonl").seconds["init"] >= 3
