@@ -30,7 +30,7 @@ $(VENV)/.installed: setup.py constraints.txt
 	touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed
-	$(BIN)/python -m pip install -q -c constraints.txt -e .[prep,test]
+	$(BIN)/python -m pip install -q -c constraints.txt -e .[gcs,prep,test]
 	touch $@
 
 $(PARITY)/.installed: parity/requirements.txt constraints.txt setup.py

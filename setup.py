@@ -11,6 +11,7 @@ setup(
         "absl-py>=2.1",
         "array-record>=0.8.6",
         "etils[epath]>=1.12",
+        "filelock>=3.16",
         "flax>=0.12.8",
         "grain>=0.2.18",
         "jax>=0.10.2,<0.13",
@@ -31,9 +32,17 @@ setup(
     extras_require={
         "tpu": ["jax[tpu]"],
         "cuda": ["jax[cuda13]"],
+        "gcs": ["gcsfs>=2026.9"],
         # tensorflow-datasets needs importlib_resources and does not say so.
         "prep": ["importlib_resources>=6", "pyarrow>=18", "tensorflow-datasets>=4.9.10"],
-        "test": ["beartype>=0.20", "hypothesis>=6.120", "pytest>=8", "pytest-xdist>=3.6", "ruff>=0.9"],
+        "test": [
+            "beartype>=0.20",
+            "gcp-storage-emulator>=2026.7",
+            "hypothesis>=6.120",
+            "pytest>=8",
+            "pytest-xdist>=3.6",
+            "ruff>=0.9",
+        ],
     },
     entry_points={"console_scripts": ["fooddit=fooddit.cli:main"]},
 )

@@ -11,10 +11,9 @@ import logging
 import shutil
 import sys
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -23,6 +22,7 @@ from etils import epath
 from orbax.checkpoint.options import AtomicityMode, AtomicityOptions
 
 from fooddit.training import checkpoint_layout as layout
+from fooddit.training.checkpoint_housekeeping import discard_uncommitted, empty_trash, keep_house, move_step
 from fooddit.training.checkpoint_layout import (
     FOLDER,
     CheckpointCorrupted,
@@ -32,8 +32,8 @@ from fooddit.training.checkpoint_layout import (
     find_checkpoints,
     list_steps,
 )
-from fooddit.training.checkpoint_reader import check_files, is_local, load_parameters, parameters_hash, verify
-from fooddit.training.seal import SEAL, is_sealed, write_seal
+from fooddit.training.checkpoint_reader import check_files, load_parameters, parameters_hash, verify
+from fooddit.training.object_store import absolute, is_local
 
 __all__ = [
     "FOLDER",
@@ -83,20 +83,23 @@ class Checkpointer:
     """
 
     def __init__(self, directory: epath.PathLike, config: CheckpointConfig = CheckpointConfig()):
-        self.directory = epath.Path(directory).absolute()
+        self.directory = absolute(directory)
+        self._keep = config.keep
         self.newest: int | None = None  # The step that was restored or given to `save` last.
         self._keeping: threading.Thread | None = None
         self._unsealed: set[int] = set()  # Steps that this process knows to be whole.
         self._failed = False
         if jax.process_index() == 0:
             self.directory.mkdir(parents=True, exist_ok=True)
-            _empty_trash(self.directory)
-            _discard_uncommitted(self.directory)
+            empty_trash(self.directory)
+            discard_uncommitted(self.directory)
         # By default orbax takes a step without commit file for whole, and deletes an old one file by file where it
-        # stands. Renamed into the trash first, it is there or it is not, whenever the process is killed.
+        # stands. Renamed into the trash first, it is there or it is not, whenever the process is killed. Nothing can be
+        # renamed on an object store: there we remove old steps ourselves, the commit file first.
+        local = is_local(self.directory)
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=config.keep,
-            todelete_subdir=layout.TRASH,
+            max_to_keep=config.keep if local else None,
+            todelete_subdir=layout.TRASH if local else None,
             save_root_metadata=False,
             atomicity_options=AtomicityOptions(mode=AtomicityMode.COMMIT_FILE),
         )
@@ -113,7 +116,9 @@ class Checkpointer:
         ValueError if the step is there already, TypeError for metadata that is not JSON.
         """
         step, metadata = int(step), _as_json(metadata)
-        if step in self.steps():
+        with self._failing():
+            there = self.steps()
+        if step in there:
             raise ValueError(f"{self.directory / str(step)} exists already; a step is saved once")
         leaves = layout.named_leaves(state)
         items = {
@@ -160,9 +165,10 @@ class Checkpointer:
     def wait(self) -> None:
         """Returns when the last save is committed and sealed; raises CheckpointFailed if it is not."""
         self._wait_for_save()
+        # Twice: the one that may still be at work does not know of the last save.
+        self._join_keeper()
         self._keep_house()
-        if self._keeping is not None:
-            self._keeping.join()
+        self._join_keeper()
 
     def close(self) -> None:
         """Waits for the last save; the checkpointer cannot be used after. A failure is raised once."""
@@ -188,7 +194,7 @@ class Checkpointer:
                 target = self.directory / layout.DAMAGED / str(error.step)
                 while target.exists():
                     target = target.with_name(f"{target.name}-again")
-                (self.directory / str(error.step)).rename(target)
+                move_step(self.directory / str(error.step), target)
                 print(f"WARNING: moved to {target}; going on from step {taken}", file=sys.stderr, flush=True)
         if damaged:
             self._manager.reload()
@@ -197,8 +203,7 @@ class Checkpointer:
         """Before half of a step is written; what fills the disk meanwhile makes the save fail later."""
         if not is_local(self.directory):
             return
-        if self._keeping is not None:
-            self._keeping.join()  # The trash takes room, too.
+        self._join_keeper()  # The trash takes room, too.
         needed = sum(_bytes_here(leaf) for leaf in leaves.values())
         free = shutil.disk_usage(self.directory).free
         if free < needed:
@@ -224,7 +229,10 @@ class Checkpointer:
             raise CheckpointFailed(self._why(reason)) from error
 
     def _why(self, reason: str) -> str:
-        older = ", ".join(map(str, self.steps())) or "none"
+        try:
+            older = ", ".join(map(str, self.steps())) or "none"
+        except Exception:
+            older = "unknown, it does not answer"
         return (
             f"step {self.newest} could not be saved: {reason}. Whole steps in {self.directory}: {older}. Mend that and "
             "run the same command again: it goes on from the newest of them"
@@ -233,10 +241,17 @@ class Checkpointer:
     def _keep_house(self) -> None:
         """Seals what is committed and empties the trash, beside the training."""
         if jax.process_index() == 0 and not (self._keeping is not None and self._keeping.is_alive()):
-            steps = self._unsealed & set(self.steps())
+            with self._failing():
+                there = self.steps()
+            steps = self._unsealed & set(there)
             self._unsealed -= steps
-            self._keeping = threading.Thread(target=_keep_house, args=(self.directory, steps), daemon=True)
+            old = [] if is_local(self.directory) else there[: -self._keep]
+            self._keeping = threading.Thread(target=keep_house, args=(self.directory, steps, old), daemon=True)
             self._keeping.start()
+
+    def _join_keeper(self) -> None:
+        if self._keeping is not None:
+            self._keeping.join()
 
 
 def _restore_args(name: str, leaf: jax.ShapeDtypeStruct | jax.Array) -> ocp.ArrayRestoreArgs:
@@ -271,39 +286,10 @@ def _as_json(metadata: Mapping[str, Any]) -> dict[str, Any]:
         raise TypeError(f"metadata: {error}; expected dicts, lists, strings, numbers, booleans and None") from error
 
 
-def _keep_house(directory: epath.Path, whole: Iterable[int]) -> None:
-    for step in sorted(whole) if is_local(directory) else ():
-        folder = Path(directory) / str(step)
-        try:
-            if not is_sealed(folder):
-                write_seal(folder)
-        except OSError:
-            # Removed meanwhile, or the disk is full: the arrays' own checksums still prove the step.
-            continue
-    _empty_trash(directory)
-
-
 def _bytes_here(leaf: Any) -> int:
     """Of the parts that this process writes."""
     shards = getattr(leaf, "addressable_shards", None)
     return leaf.nbytes if shards is None else sum(shard.data.nbytes for shard in shards if shard.replica_id == 0)
-
-
-def _empty_trash(directory: epath.Path) -> None:
-    trash = directory / layout.TRASH
-    for path in list(trash.iterdir()) if trash.is_dir() else []:
-        path.rmtree() if path.is_dir() else path.unlink()
-
-
-def _discard_uncommitted(directory: epath.Path) -> None:
-    """Removes what a killed save left. FileExistsError for a folder that holds anything else: it is not ours."""
-    known = {*layout.ITEMS, "_CHECKPOINT_METADATA"}
-    for path in list(directory.iterdir()):
-        if path.name.isdecimal() and path.is_dir() and not layout.was_committed(path):
-            strange = sorted({child.name for child in path.iterdir()} - known - {f"{SEAL}.tmp"})
-            if strange:
-                raise FileExistsError(f"{path} is no saved step: found {strange[:5]} in it; move it out of {directory}")
-            path.rmtree()
 
 
 class _RaisedAnyway(logging.Filter):

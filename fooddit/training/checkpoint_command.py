@@ -31,12 +31,14 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _list(directory, steps: list[int]) -> int:
-    from fooddit.training.checkpoint_layout import CheckpointCorrupted, read_record
+    from fooddit.training.checkpoint_layout import COMMITTED, CheckpointCorrupted, read_record
 
     rows = [("step", "saved", "size", "arrays", "task")]
     for step in steps:
         folder = directory / str(step)
-        saved = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(folder.stat().mtime))
+        committed = folder / COMMITTED
+        when = time.localtime(committed.stat().mtime) if committed.exists() else None
+        saved = time.strftime("%Y-%m-%d %H:%M:%S", when) if when else "?"
         try:
             record, metadata = read_record(directory, step)
             arrays, task = f"{len(record['arrays'])}", _task(metadata)

@@ -14,6 +14,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from fooddit.training.checksum import checksums
+from fooddit.training.object_store import absolute, is_away
 from fooddit.training.seal import SEAL
 
 FOLDER = "checkpoints"
@@ -60,7 +61,7 @@ class CheckpointMismatch(ValueError):
 
 def find_checkpoints(directory: epath.PathLike) -> epath.Path:
     """The folder of steps that a user means: `directory` itself or its `checkpoints`. FileNotFoundError if neither."""
-    directory = epath.Path(directory).absolute()
+    directory = absolute(directory)
     if not directory.is_dir():
         raise FileNotFoundError(f"{directory} is no folder; expected a workdir or its {FOLDER} folder")
     for folder in (directory / FOLDER, directory):
@@ -169,6 +170,10 @@ def _read(directory: epath.Path, step: int, item: str, handler: ocp.CheckpointHa
     try:
         return reader.restore(directory / str(step) / item, args=args)
     except Exception as error:
+        # A store that is away for an hour is no damage: nothing is to be passed over or set aside for it.
+        if is_away(directory, error):
+            what = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            raise OSError(f"{directory / str(step) / item} cannot be read: {what}") from error
         # Orbax wraps some reading errors in a bare Exception. Others, as a device out of memory, are not damage.
         if not isinstance(error, _READ_ERRORS) and type(error) is not Exception:
             raise

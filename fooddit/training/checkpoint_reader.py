@@ -12,6 +12,7 @@ from etils import epath
 
 from fooddit.training import checkpoint_layout as layout
 from fooddit.training.checkpoint_layout import CheckpointCorrupted, find_checkpoints
+from fooddit.training.object_store import is_local
 from fooddit.training.seal import broken_files
 
 _EMA = "opt_state/ema/params"
@@ -69,10 +70,6 @@ def check_files(directory: epath.Path, step: int) -> None:
         problems.insert(0, f"{layout.COMMITTED}: missing")
     if problems:
         raise CheckpointCorrupted(directory, step, problems)
-
-
-def is_local(directory: epath.Path) -> bool:
-    return "://" not in str(directory)
 
 
 def _as_numpy(names: Iterable[str]) -> dict[str, ocp.RestoreArgs]:

@@ -139,7 +139,7 @@ def test_places_that_cannot_be_written_are_refused_before_any_work(menu, tmp_pat
     places = {
         "/proc": "a mount point cannot be replaced; choose a folder inside of it",
         "/proc/out": "/proc",
-        "gs://bucket/records": "expected a folder on this machine",
+        "ftp://host/records": "no store of that kind is known",
         str(tmp_path / "file"): "exists already",
         str(tmp_path / "file/out"): "file",
         str(tmp_path / "link"): "exists already",
