@@ -33,8 +33,10 @@ def run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from fooddit.data.disk import naming_full_disk
+    from fooddit.parallel.compilation_cache import keep_compiled_programs
     from fooddit.pipeline import Pipeline
 
+    keep_compiled_programs()
     pipeline = Pipeline.from_checkpoint(args.checkpoint, args.step)
     args.out.mkdir(parents=True, exist_ok=True)
     bar = tqdm(total=len(prompts) * args.num, unit="picture", delay=1)

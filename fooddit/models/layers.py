@@ -22,7 +22,10 @@ class Linear(nnx.Module):
         self.bias = nnx.Param(jnp.zeros((out_features,)), axes=axes[1:]) if bias else None
 
     def __call__(self, x: Float[Array, "... inner"]) -> Float[Array, "... outer"]:
-        y = x @ self.kernel[...].astype(x.dtype)
+        kernel = self.kernel[...].astype(x.dtype)
+        # As a product of two matrices: with batch and tokens apart, the gradient of W sums over two axes, and XLA on a
+        # CPU first writes a transposed copy of every input of every layer.
+        y = (x.reshape(-1, x.shape[-1]) @ kernel).reshape(*x.shape[:-1], kernel.shape[-1])
         return y if self.bias is None else y + self.bias[...].astype(x.dtype)
 
 
