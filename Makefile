@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PARITY := .venv-parity
+BENCH := .venv-bench
 
-.PHONY: quickstart test soak parity lint clean
+.PHONY: quickstart test soak parity bench lint clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/python main.py --config=configs/quickstart.py --workdir=runs/quickstart
@@ -24,6 +25,19 @@ lint: $(VENV)/.installed-test
 parity: $(PARITY)/.installed
 	$(PARITY)/bin/python -m pytest parity
 
+# Ratios to peers, in an environment of their own; an hour on two idle cores. The first needs FOODDIT_PHOTOS=DIR.
+bench: $(BENCH)/.installed
+ifdef FOODDIT_PHOTOS
+	$(BENCH)/bin/python benchmarks/input_pipeline.py
+else
+	@echo "benchmarks/input_pipeline.py is left out: FOODDIT_PHOTOS is not set"
+endif
+	$(BENCH)/bin/python benchmarks/train_step.py
+	$(BENCH)/bin/python benchmarks/generation.py
+	$(BENCH)/bin/python benchmarks/startup.py
+	$(BENCH)/bin/python benchmarks/memory.py
+	$(BENCH)/bin/python benchmarks/prepare_memory.py
+
 $(VENV)/.installed: setup.py constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q -c constraints.txt -e .
@@ -38,5 +52,10 @@ $(PARITY)/.installed: parity/requirements.txt constraints.txt setup.py
 	$(PARITY)/bin/python -m pip install -q -c constraints.txt -r parity/requirements.txt -e .[test]
 	touch $@
 
+$(BENCH)/.installed: benchmarks/requirements.txt constraints.txt setup.py
+	test -x $(BENCH)/bin/python || $(PYTHON) -m venv $(BENCH)
+	$(BENCH)/bin/python -m pip install -q -c constraints.txt -r benchmarks/requirements.txt -e .[prep]
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(PARITY) *.egg-info
+	rm -rf $(VENV) $(PARITY) $(BENCH) *.egg-info

@@ -22,7 +22,7 @@ setup(
         "opencv-python-headless>=4.10",
         "optax>=0.2.5",
         "orbax-checkpoint>=0.12.8,<0.13",
-        "pillow>=11",
+        "pillow>=11.3",
         "safetensors>=0.5",
         "simplejpeg>=1.8",
         "tensorboardX>=2.6",

@@ -1,6 +1,6 @@
 """Seconds for 64 pictures, 20 Euler steps with guidance, on a CPU: our sampler against the same in torch, as ratios.
 
-    python benchmarks/generation.py [--json FILE] [--shapes quickstart narrow] [--rounds 5] [--peers torch torch.compile]
+    python benchmarks/generation.py [--json FILE] [--shapes quickstart narrow] [--rounds 5] [--peers torch ...]
 
 Timed is the sampler: from the features of the captions and the noise to the tokens of the pictures, two evaluations of
 the network a step. The text tower and the autoencoder are in neither side's time; what they add to ours is printed on a
@@ -74,7 +74,7 @@ def compare(shape: str, peers: list[str], rounds: int) -> dict:
         row |= {"seconds": medians[worker.name], "difference": differences.get(worker.name, 0.0)}
         row["ratio"] = statistics.median(p / o for p, o in zip(times[worker.name], times["fooddit"]))
         print(f"  {row['version']:54} {row['seconds']:6.2f} s, ratio {row['ratio']:.2f} "
-              f"(started and compiled in {row['warm_up']:.0f} s; tokens differ by {row['difference']:.1e})")  # fmt: skip
+              f"(ready after {row['warm_up']:.0f} s; tokens differ by {row['difference']:.1e})")  # fmt: skip
         rows.append(row)
     print(f"  beside that, in a picture of ours: text {beside['text']:.3f} s, autoencoder {beside['decode']:.3f} s")
     return {"shape": shape, "sizes": SHAPES[shape], "rows": rows, "beside": beside}

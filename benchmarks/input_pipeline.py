@@ -2,17 +2,19 @@
 
     FOODDIT_PHOTOS=DIR python benchmarks/input_pipeline.py [--rounds 3] [--seconds 8] [--records 4000]
 
-DIR holds metadata.jsonl and images/. Each side decodes JPEGs, resizes them to cover 256 x 256, cuts a random square out,
-mirrors half of them and gives uint8 batches (64, 256, 256, 3) in random order; the photos are repeated to `--records`. A
-peer first tries 0, 1 and 2 worker processes (grain: threads) and keeps the best; then all sides run in turn, round after
-round, each started anew and warmed up, and the medians are compared. Rows whose name begins with "also" are not peers
-but parts: they say what comes from the decoding and what from the pipeline.
+DIR holds metadata.jsonl and images/. Each side decodes JPEGs, resizes them to cover 256 x 256, cuts a random square
+out, mirrors half of them and gives uint8 batches (64, 256, 256, 3) in random order; the photos are repeated to
+`--records`. A peer first tries 0, 1 and 2 worker processes (grain: threads) and keeps the best; then all sides run in
+turn, round after round, each in a new process and warmed up, and the medians are compared. Rows whose name begins with
+"also" are not peers but parts: they say what comes from the decoding and what from the pipeline.
 """
 
 import argparse
+import concurrent.futures
 import functools
 import io
 import json
+import multiprocessing
 import os
 import random
 import statistics
@@ -39,6 +41,11 @@ from fooddit.data.images import decode_image, fit_image  # noqa: E402
 from fooddit.data.pipeline import Batches, DataConfig, open_dataset  # noqa: E402
 from fooddit.data.records import Record, RecordWriter, write_manifest  # noqa: E402
 
+cv2.setNumThreads(1)
+torch.set_num_threads(1)
+# Pillow's arrays are read-only; a batch is a copy of them.
+warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+
 SIZE, BATCH = 256, 64
 # Batches drawn before the clock starts: more than any side keeps ready, so that none is timed emptying its buffer.
 WARM = 12
@@ -51,18 +58,14 @@ def main() -> None:
     parser.add_argument("--records", type=int, default=4000)
     arguments = parser.parse_args()
     photos = load_photos()
-    cv2.setNumThreads(1)
-    torch.set_num_threads(1)
-    # Pillow's arrays are read-only; a batch is a copy of them.
-    warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
     with tempfile.TemporaryDirectory() as folder:
         stored = [photos[i % len(photos)] for i in range(arguments.records)]
         sides = make_sides(Path(folder), stored)
-        chosen = {name: tune(name, make, counts) for name, (make, counts) in sides.items()}
+        chosen = {name: tune(make, counts) for name, (make, counts) in sides.items()}
         rates: dict[str, list[float]] = {name: [] for name in sides}
         for _ in range(arguments.rounds):
             for name, (make, _) in sides.items():
-                rates[name].append(measure(functools.partial(make, chosen[name]), arguments.seconds))
+                rates[name].append(measure(make, chosen[name], arguments.seconds))
     report(rates, chosen)
     print(f"pixels against a full decode and Pillow's antialiased bicubic: {fidelity(photos)}")
 
@@ -82,25 +85,31 @@ def image_size(data: bytes) -> tuple[int, int]:
     return simplejpeg.decode_jpeg_header(data)[:2]
 
 
-def measure(make: Callable[[], Iterator], seconds: float) -> float:
-    """Pictures a second, once warm."""
-    batches = make()
+def measure(make: Callable[[int], Iterator], count: int, seconds: float) -> float:
+    """Pictures a second, once warm, in a process of its own: no side inherits another's threads or memory."""
+    with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(draw, make, count, seconds).result()
+
+
+def draw(make: Callable[[int], Iterator], count: int, seconds: float) -> float:
+    batches = make(count)
     try:
         for _ in range(WARM):
             batch = next(batches)
-        assert tuple(batch.shape) == (BATCH, SIZE, SIZE, 3) and "uint8" in str(batch.dtype), (batch.shape, batch.dtype)
-        began, count = time.perf_counter(), 0
+        if tuple(batch.shape) != (BATCH, SIZE, SIZE, 3) or "uint8" not in str(batch.dtype):
+            raise ValueError(f"a batch of shape {batch.shape} and type {batch.dtype}: the sides do not do the same")
+        began, drawn = time.perf_counter(), 0
         while (elapsed := time.perf_counter() - began) < seconds:
             next(batches)
-            count += BATCH
-        return count / elapsed
+            drawn += BATCH
+        return drawn / elapsed
     finally:
         batches.close()
 
 
-def tune(name: str, make: Callable, counts: tuple[int, ...]) -> int:
+def tune(make: Callable[[int], Iterator], counts: tuple[int, ...]) -> int:
     """The number of workers or threads that is fastest."""
-    return max(counts, key=lambda count: measure(functools.partial(make, count), 2.0)) if len(counts) > 1 else counts[0]
+    return max(counts, key=lambda count: measure(make, count, 2.0)) if len(counts) > 1 else counts[0]
 
 
 def make_sides(folder: Path, stored: list[bytes]) -> dict[str, tuple[Callable[[int], Iterator], tuple[int, ...]]]:

@@ -1,7 +1,7 @@
-"""The peers of `train_step.py`: fooddit's DiT written well in torch, and diffusers' PixArt transformer, with AdamW and EMA.
+"""The peers of `train_step.py`: fooddit's DiT in torch, and diffusers' PixArt transformer, with AdamW and an EMA.
 
-Our DiT's equations with torch's own fused operations (rms_norm, scaled_dot_product_attention, fused AdamW, foreach EMA);
-weights are exchanged as (in, out) matrices under our names and kept as torch likes them, (out, in).
+Our DiT's equations with torch's own fused operations (rms_norm, scaled_dot_product_attention, fused AdamW, foreach
+EMA); weights are exchanged as (in, out) matrices under our names and kept as torch likes them, (out, in).
 """
 
 import numpy as np

@@ -4,7 +4,8 @@
 
 Each library runs in a process of its own; the processes take turns, a block of steps each, and a ratio is the median of
 the peer's time over ours in the same round. First all that share our equations must give our losses for the same
-weights and batch over three steps, or the benchmark refuses to compare.
+weights and batch over three steps, or the benchmark refuses to compare. All processes, the peers' too, get the memory
+setting that main.py gives to training (fooddit/training/huge_pages.py).
 """
 
 import argparse
@@ -21,6 +22,10 @@ from pathlib import Path
 import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from fooddit.training import huge_pages  # noqa: E402  (imports neither jax nor torch)
+
 # width: (blocks, head_dim, tokens, batch, context tokens). 256 is the shape of configs/quickstart.py.
 SHAPES = {128: (6, 32, 64, 64, 48), 256: (4, 32, 16, 128, 48), 384: (6, 128, 64, 32, 48)}
 FEATURES, CONTEXT_WIDTH = 16, 128
@@ -51,8 +56,10 @@ def main() -> None:
 def compare(width: int, peers: list[str], rounds: int, seconds: float) -> dict:
     """Times every peer and us in turns; prints and returns the figures."""
     blocks, head_dim, tokens, batch, context = SHAPES[width]
-    print(f"\nwidth {width}: {blocks} blocks, head_dim {head_dim}, {tokens} tokens, batch {batch}, "
-          f"{context} context tokens, {os.cpu_count()} cores, {platform.processor() or platform.machine()}")  # fmt: skip
+    print(
+        f"\nwidth {width}: {blocks} blocks, head_dim {head_dim}, {tokens} tokens, batch {batch}, "
+        f"{context} context tokens, {os.cpu_count()} cores, {platform.processor() or platform.machine()}"
+    )
     with tempfile.TemporaryDirectory() as exchange:
         ours = Worker("fooddit", width, exchange)
         workers = [ours, *(Worker(name, width, exchange) for name in peers)]
@@ -68,7 +75,12 @@ def compare(width: int, peers: list[str], rounds: int, seconds: float) -> dict:
         finally:
             for worker in workers:
                 worker.close()
-    result = {"width": width, "shape": SHAPES[width], "ours": ours.version, "seconds": statistics.median(times["fooddit"])}
+    result = {
+        "width": width,
+        "shape": SHAPES[width],
+        "ours": ours.version,
+        "seconds": statistics.median(times["fooddit"]),
+    }
     print(f"  {ours.version:44} {result['seconds']:.4f} s a step, losses {np.round(ours.losses, 4).tolist()}")
     result["peers"] = {}
     for worker in workers[1:]:
@@ -102,8 +114,7 @@ class Worker:
 
     def __init__(self, name: str, width: int, exchange: str):
         self.name = name
-        environment = os.environ | {"JAX_PLATFORMS": "cpu", "HF_HUB_OFFLINE": "1"}
-        environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+        environment = os.environ | huge_pages.environment() | {"JAX_PLATFORMS": "cpu", "HF_HUB_OFFLINE": "1"}
         command = [sys.executable, __file__, "--worker", name, "--widths", str(width), "--exchange", exchange]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
@@ -194,7 +205,9 @@ def fooddit_step(width: int, exchange: Path):
     params = tree.unflatten(x + 0.02 * rng.normal(size=x.shape).astype(np.float32) for x in leaves)
     flat = {"/".join(key.key for key in path): np.asarray(x) for path, x in jax.tree.leaves_with_path(params)}
     np.savez(exchange / "weights.npz", **flat)
-    axes = {"/".join(k.key for k in path): a for path, a in jax.tree.leaves_with_path(definition.axes, is_leaf=_is_axes)}
+    axes = {
+        "/".join(k.key for k in path): a for path, a in jax.tree.leaves_with_path(definition.axes, is_leaf=_is_axes)
+    }
     (exchange / "settings.json").write_text(
         json.dumps(
             {

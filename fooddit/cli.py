@@ -14,7 +14,7 @@ COMMANDS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command; bad input is one line on stderr and exit code 2."""
+    """Runs a command; bad input is one line on stderr and exit code 2, Ctrl-C 130."""
     parser = argparse.ArgumentParser(
         prog="fooddit", description="Train and use image models of dishes. Training: python main.py --config=FILE"
     )
@@ -26,8 +26,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     # What XLA and gRPC write at start-up says nothing to a user.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # A Chinese file name must not end a command on a terminal that cannot show it.
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     try:
         return args.run(args)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has seen enough; nothing is left to be flushed into a closed pipe at the exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except (ValueError, OSError, LookupError) as error:
         print(f"fooddit {args.command}: {error}", file=sys.stderr)
         return 2

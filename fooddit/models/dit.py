@@ -135,11 +135,10 @@ class DiT(nnx.Module):
                 x = x.at[:, :count].add(residual.astype(x.dtype))
             return x, None
 
-        unroll = min(self.config.scan_unroll, self.config.depth)
         policy = REMAT_POLICIES[self.config.remat]
         if policy is not None:
-            # Only the loop keeps XLA from merging what is recomputed with what was computed; unrolled blocks need a fence.
-            block = jax.checkpoint(block, policy=policy, prevent_cse=unroll > 1)
+            block = jax.checkpoint(block, policy=policy, prevent_cse=False)
+        unroll = min(self.config.scan_unroll, self.config.depth)
         x, _ = jax.lax.scan(block, x, (parameters, block_residuals), unroll=unroll)
         shift, scale = jnp.split(modulation[:, :2] + self.final_table[...].astype(dtype), 2, axis=1)
         return self.out(modulate(rms_normalise(x[:, :count]), shift, scale)).astype(jnp.float32)

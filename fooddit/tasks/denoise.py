@@ -95,8 +95,10 @@ class Denoise:
                 f"data.grid is {experiment.data.grid}, but a token of {experiment.space} is {self.space.grid} pixels; "
                 f"set data.grid={self.space.grid}"
             )
-        folder = _records(experiment.data, workdir)
-        self.train_set, self.holdout_set = open_dataset(folder, "train"), open_dataset(folder, "holdout")
+        source, cache = _records(experiment.data, workdir), experiment.data.cache
+        self.train_set, self.holdout_set = (open_dataset(source, split, cache=cache) for split in ("train", "holdout"))
+        first = next(iter(self.holdout_set), None)
+        self._is_scenes = first is not None and first.attributes is not None
         self.tokenizer = _tokenizer(experiment, self.train_set, saved)
         self.length = (experiment.data.image_size // self.space.grid) ** 2
         self.definition = define(
@@ -160,10 +162,6 @@ class Denoise:
             details["alignment"] = measured.to_dict()
         return Evaluation(scalars, images, samples, tuple(prompts), sheet, details)
 
-    @property
-    def _is_scenes(self) -> bool:
-        return len(self.holdout_set) > 0 and self.holdout_set[0].attributes is not None
-
     def _sheet(self, samples: np.ndarray, prompts: list[str], step: int, neighbours: Neighbours | None):
         if self._is_scenes:
             return scene_sheet(samples, prompts, scene_specs(len(prompts)), step)
@@ -211,14 +209,14 @@ class Denoise:
         return {"val/loss": sums[0].sum() / sums[1].sum(), **bins}
 
 
-def _records(config: DataConfig, workdir: Path) -> Path:
-    """The folder of records; scenes are rendered once, at the run's size."""
+def _records(config: DataConfig, workdir: Path) -> str:
+    """The folder of records, or its address; scenes are rendered once, at the run's size."""
     if not config.source.startswith("scenes:"):
-        return Path(config.source)
+        return config.source
     folder = workdir / f"records-{config.source.replace(':', '-')}-{config.image_size}"
     if not folder.exists():
         prepare(config.source, folder, size=config.image_size)
-    return folder
+    return str(folder)
 
 
 def _tokenizer(experiment: DenoiseExperiment, dataset, saved: dict | None) -> Tokenizer:

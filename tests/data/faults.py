@@ -24,10 +24,11 @@ def faults_found(folder: Path, count: int, seed: int, kind: str) -> collections.
     expected = {split: list(open_dataset(folder, split)) for split in SPLITS}
     rng, outcomes = random.Random(seed), collections.Counter()
     files = sorted(path for path in folder.iterdir() if path.suffix in (".array_record", ".npy", ".json"))
+    places = {region: _places(files, region, expected) for region in REGIONS} if kind == "flip" else {}
     for number in range(count):
         if kind == "flip":
             region = REGIONS[number % len(REGIONS)]
-            path, at = rng.choice(_places(files, region, expected))
+            path, at = rng.choice(places[region])
         else:
             path = files[number % len(files)]
             region, at = f"{path.suffix[1:]} cut short", rng.randrange(path.stat().st_size)
