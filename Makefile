@@ -25,7 +25,7 @@ lint: $(VENV)/.installed-test
 parity: $(PARITY)/.installed
 	$(PARITY)/bin/python -m pytest parity
 
-# Ratios to peers, in an environment of their own; an hour on two idle cores. The first needs FOODDIT_PHOTOS=DIR.
+# Speed as ratios to peers, and memory, in an environment of their own. The first one needs FOODDIT_PHOTOS=DIR.
 bench: $(BENCH)/.installed
 ifdef FOODDIT_PHOTOS
 	$(BENCH)/bin/python benchmarks/input_pipeline.py

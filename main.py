@@ -60,7 +60,7 @@ def parse_flags(arguments: list[str]) -> list[str]:
         sys.exit(f"main.py: unknown key in a --config flag: {' '.join(cause.split())}; see --print_config")
 
 
-def run(experiment, workdir: str, export: Path | None = None) -> None:
+def run(experiment, workdir: str | os.PathLike, export: Path | None = None) -> None:
     """Trains, reports, and writes the averaged weights to `export` if asked to. Exits as `fooddit.training.supervisor`
     says: 0 done, 42 restart me, 3 no whole checkpoint, 1 what a person has to mend, as one message."""
     from fooddit.training.goodput import Ledger
@@ -71,7 +71,7 @@ def run(experiment, workdir: str, export: Path | None = None) -> None:
         from fooddit.training.checkpoint import NoWholeCheckpoint
 
         try:
-            task, result = _train(experiment, workdir, supervisor)
+            task, result = _train(experiment, os.fspath(workdir), supervisor)
             if export:
                 task.export(result.params, export)
                 print(f"weights: {export}")

@@ -67,7 +67,7 @@ def _steps_panel(canvas: Canvas, rows: list[dict]) -> None:
     left, right, top, bottom = 56, 396, 84, 336
     canvas.text(20, 34, "How many steps", size=17, colour=INK)
     x = 20.0
-    for method, (colour, label) in METHODS.items():
+    for colour, label in METHODS.values():
         canvas.line([(x, 54), (x + 14, 54)], colour, 2.5)
         x += 20 + canvas.text(x + 20, 58, label) + 16
     highest = _ceiling(rows)

@@ -36,7 +36,7 @@ def check_experiment(directory: epath.PathLike, experiment: Experiment) -> dict[
     Keys that do not change what is learned may differ (`config.differences`), and those that
     config.checkpoint.accept_changes names.
     """
-    metadata = newest_metadata(directory)
+    accepted, metadata = experiment.checkpoint.accepted, newest_metadata(directory)
     if metadata is None:
         return None
     saved = metadata["experiment"]
@@ -45,7 +45,6 @@ def check_experiment(directory: epath.PathLike, experiment: Experiment) -> dict[
             f"{directory} holds checkpoints of the task {saved['task']!r}, this config's is {experiment.task!r}; give "
             "another --workdir"
         )
-    accepted = experiment.checkpoint.accepted
     changed = {
         key: values
         for key, values in differences(saved, experiment).items()
