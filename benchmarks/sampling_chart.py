@@ -9,8 +9,8 @@ from PIL import Image, ImageDraw, ImageFont
 PAPER, INK, MUTED, RULE = "#fbfaf7", "#23201c", "#766f66", "#e5e0d8"
 METHODS = {"euler": ("#b2502a", "Euler"), "dpmpp_2m": ("#2f7672", "DPM-Solver++ 2M"), "heun": ("#5559a6", "Heun")}
 GUIDED = "#96751b"
-# In units of half a pixel of the file; drawn twice as large and scaled down, which smooths lines.
-WIDTH, HEIGHT, DRAWN, SAVED = 830, 408, 4, 2
+# A unit is SAVED pixels of the file; it is drawn larger and scaled down, which smooths lines.
+WIDTH, HEIGHT, DRAWN, SAVED = 830, 424, 4, 2
 TICKS = (4, 6, 8, 12, 16, 24, 40, 80)
 
 
@@ -54,7 +54,7 @@ def draw_chart(results: dict, path: Path) -> None:
         f"Pictures of {results['num']} held-out prompts with all eight attributes as asked, and 95% Wilson intervals; "
         f"the quickstart's model after {results['checkpoint']} of {results['train_steps']} steps."
     )
-    canvas.text(20, HEIGHT - 14, caption, size=11)
+    canvas.text(20, HEIGHT - 18, caption, size=11)
     canvas.image.resize((WIDTH * SAVED, HEIGHT * SAVED), Image.Resampling.LANCZOS).save(path, optimize=True)
 
 
@@ -67,7 +67,8 @@ def _steps_panel(canvas: Canvas, rows: list[dict]) -> None:
     left, right, top, bottom = 56, 396, 84, 336
     canvas.text(20, 34, "How many steps", size=17, colour=INK)
     x = 20.0
-    for colour, label in METHODS.values():
+    measured = {r["sampling"]["method"] for r in rows}
+    for colour, label in (METHODS[method] for method in METHODS if method in measured):
         canvas.line([(x, 54), (x + 14, 54)], colour, 2.5)
         x += 20 + canvas.text(x + 20, 58, label) + 16
     highest = _ceiling(rows)
@@ -98,6 +99,7 @@ def _interval_panel(canvas: Canvas, rows: list[dict]) -> None:
     canvas.text(452, 58, "20 Euler steps; guidance is on in the filled part of the way")
     canvas.text(track, 90, "noise")
     canvas.text(track_end, 90, "picture", anchor="rs")
+    canvas.text(left, 90, "as asked")
     canvas.text(810, 90, "evaluations", anchor="rs")
     if not rows:
         return
