@@ -232,7 +232,8 @@ def collate(pictures: list[np.ndarray]) -> torch.Tensor:
 
 
 def loading(workers: int) -> dict:
-    return {"num_workers": workers, "prefetch_factor": 4 if workers else None}
+    # By fork, as is torch's custom on Linux: in a process that was spawned the default is to spawn.
+    return {"num_workers": workers, "prefetch_factor": 4, "multiprocessing_context": "fork"} if workers else {}
 
 
 def loaded(loader) -> Iterator[torch.Tensor]:

@@ -98,3 +98,13 @@ def test_bad_arguments_are_refused(artist, params):
         artist.draw(params, SPACE.params, ["a", "b"], [1], batch_size=4)
     with pytest.raises(ValueError, match="multiples of 8"):
         Artist(CONFIG, SPACE, TOKENIZER, (30, 32))
+
+
+def test_no_caption_is_what_training_dropped(artist, params):
+    """Guidance's other side leaves the text out; training saw a caption whose mask is empty."""
+    model = define(lambda r: TextToImage(CONFIG.model, CONFIG.text, token_features=SPACE.features, rngs=r)).bind(params)
+    tokens = jax.random.normal(jax.random.key(2), (2, 16, SPACE.features))
+    ids, mask = (np.stack([array] * 2) for array in TOKENIZER.encode("", 8))
+    dropped = model(tokens, np.array([0.3, 0.9]), model.encode_text(ids, mask), positions=artist.positions)
+    absent = model(tokens, np.array([0.3, 0.9]), None, positions=artist.positions)
+    np.testing.assert_allclose(absent, dropped, atol=1e-5)
