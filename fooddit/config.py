@@ -2,11 +2,11 @@
 
 import dataclasses
 import difflib
+import math
 import types
 import typing
 from collections.abc import Iterator, Mapping
 from typing import Any
-
 
 # Metadata of fields that do not change what is learned: threads, limits, what is shown. They may differ when a run is
 # resumed. A dataclass of the ground floor, which imports nothing from here, says the same by its key.
@@ -69,7 +69,8 @@ def describe(instance: Any, path: str = "config") -> Iterator[str]:
 def differences(saved: Mapping[str, Any], instance: Any, path: str = "config") -> dict[str, tuple[Any, Any]]:
     """Keys whose value was another one in `saved` (as `to_dict` gave it, perhaps through JSON): key -> (was, is).
 
-    OPERATIONAL fields are left out, whole sections included. A key that `saved` does not know yet counts as having been its default.
+    OPERATIONAL fields are left out, whole sections included. A key that `saved` does not know yet counts as having been
+    its default.
     """
     found: dict[str, tuple[Any, Any]] = {}
     unset = defaults(type(instance))
@@ -123,7 +124,10 @@ def _convert(expected: Any, value: Any, path: str, errors: list[str]) -> Any:
         if isinstance(value, (tuple, list)):
             return tuple(_convert(element, item, f"{path}[{i}]", errors) for i, item in enumerate(value))
     elif expected is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value)
+        if math.isfinite(value):
+            return float(value)
+        errors.append(f"{path}: expected a finite number, found {value!r}")
+        return None
     elif isinstance(value, expected) and not (expected is int and isinstance(value, bool)):
         return value
     errors.append(f"{path}: expected {_type_name(expected)}, found {value!r} ({type(value).__name__})")

@@ -55,6 +55,8 @@ def test_a_missing_key_is_named_with_its_type():
         ({"inner": 3}, "config.inner: expected Inner, found 3 (int)"),
         ({"inner": {"rate": "fast"}}, "config.inner.rate: expected float, found 'fast' (str)"),
         ({"inner": {"rate": True}}, "config.inner.rate: expected float, found True (bool)"),
+        ({"inner": {"rate": float("nan")}}, "config.inner.rate: expected a finite number, found nan"),
+        ({"inner": {"rate": float("inf")}}, "config.inner.rate: expected a finite number, found inf"),
         ({"inner": {"on": 1}}, "config.inner.on: expected bool, found 1 (int)"),
         ({"inner": {"sizes": 3}}, "config.inner.sizes: expected tuple[int, ...], found 3 (int)"),
         ({"inner": {"sizes": (1, "b")}}, "config.inner.sizes[1]: expected int, found 'b' (str)"),

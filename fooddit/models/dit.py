@@ -53,6 +53,9 @@ class DiTConfig:
         for name, value in zip(("width", "depth", "head_dim"), SIZES[self.size]):
             if getattr(self, name) == 0:
                 object.__setattr__(self, name, value)
+        for name in ("width", "depth", "head_dim", "scan_unroll"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"model.{name} must be at least 1, found {getattr(self, name)}")
         if self.width % self.head_dim or self.head_dim % 4:
             raise ValueError(
                 "model: head_dim must be a multiple of 4 that divides the width, "

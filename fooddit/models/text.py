@@ -37,6 +37,9 @@ class TextConfig:
     length: int = 48
 
     def __post_init__(self):
+        for name, least in (("width", 1), ("depth", 1), ("head_dim", 4), ("length", 1), ("vocabulary", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"text.{name} must be at least {least}, found {getattr(self, name)}")
         if self.width % self.head_dim or self.head_dim % 4:
             raise ValueError(
                 f"text: head_dim must be a multiple of 4 that divides the width, found {self.head_dim} and {self.width}"

@@ -51,6 +51,11 @@ class EvaluationConfig:
     nearest: bool = False
     batch_size: int = 64
 
+    def __post_init__(self):
+        for name, least in (("examples", 0), ("samples", 0), ("alignment", 0), ("batch_size", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"evaluation.{name} must be at least {least}, found {getattr(self, name)}")
+
 
 @dataclass(frozen=True)
 class DenoiseExperiment(Experiment):
@@ -73,6 +78,10 @@ class DenoiseExperiment(Experiment):
             raise ValueError(
                 f"data.batch_size is {self.data.batch_size}: expected a multiple of train.accumulate, "
                 f"which is {self.train.accumulate}"
+            )
+        if self.text.vocabulary < 257:
+            raise ValueError(
+                f"text.vocabulary is {self.text.vocabulary}: expected at least 257, the bytes and the padding"
             )
         if self.data.text_length != self.text.length:
             raise ValueError(

@@ -84,7 +84,12 @@ def check_data(saved: Mapping[str, Any], batches: BatchIterator, directory: epat
 @contextmanager
 def only_one(workdir: Path) -> Iterator[None]:
     """Holds WORKDIR/.lock, which dies with the process. RunMismatch if another process trains there."""
-    workdir.mkdir(parents=True, exist_ok=True)
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunMismatch(
+            f"--workdir {workdir}: expected a folder or a name for a new one: {error.strerror or error}"
+        ) from error
     with (workdir / ".lock").open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -36,6 +36,8 @@ class TrainConfig:
         for name in ("steps", "accumulate", "log_every", "max_skipped"):
             if getattr(self, name) < 1:
                 raise ValueError(f"train.{name} must be at least 1, found {getattr(self, name)}")
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"train.seed must be from 0 to {2**32 - 1}, found {self.seed}")
         if self.hang_seconds < 0:
             raise ValueError(f"train.hang_seconds must be at least 0 (no watch), found {self.hang_seconds}")
 
@@ -62,6 +64,8 @@ class Experiment:
 
     def __post_init__(self):
         profile_steps(self.profile)
+        if self.evaluate_every < 0:
+            raise ValueError(f"evaluate_every must be at least 0 (only at the end), found {self.evaluate_every}")
 
 
 def profile_steps(text: str) -> tuple[int, int]:
