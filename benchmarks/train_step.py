@@ -4,8 +4,8 @@
 
 Each library runs in a process of its own; the processes take turns, a block of steps each, and a ratio is the median of
 the peer's time over ours in the same round. First all that share our equations must give our losses for the same
-weights and batch over three steps, or the benchmark refuses to compare. All processes, the peers' too, get the memory
-setting that main.py gives to training (fooddit/training/huge_pages.py).
+weights and batch over three steps, or the benchmark refuses to compare. All processes, the peers' too, keep
+freed memory (fooddit/training/host_memory.py).
 """
 
 import argparse
@@ -24,7 +24,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from fooddit.training import huge_pages  # noqa: E402  (imports neither jax nor torch)
+from fooddit.training.host_memory import keep_freed_memory  # noqa: E402  (imports neither jax nor torch)
 
 # width: (blocks, head_dim, tokens, batch, context tokens). 256 is the shape of configs/quickstart.py.
 SHAPES = {128: (6, 32, 64, 64, 48), 256: (4, 32, 16, 128, 48), 384: (6, 128, 64, 32, 48)}
@@ -114,7 +114,7 @@ class Worker:
 
     def __init__(self, name: str, width: int, exchange: str):
         self.name = name
-        environment = os.environ | huge_pages.environment() | {"JAX_PLATFORMS": "cpu", "HF_HUB_OFFLINE": "1"}
+        environment = os.environ | {"JAX_PLATFORMS": "cpu", "HF_HUB_OFFLINE": "1"}
         command = [sys.executable, __file__, "--worker", name, "--widths", str(width), "--exchange", exchange]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
@@ -141,6 +141,7 @@ class Worker:
 
 def serve(name: str, width: int, exchange: Path) -> None:
     """The worker's side: says hello after the first steps, then runs as many as each line of stdin asks for."""
+    keep_freed_memory()
     step, version = fooddit_step(width, exchange) if name == "fooddit" else torch_step(name, width, exchange)
     losses = [float(step()) for _ in range(CHECKED_STEPS)]
     print(json.dumps({"version": version, "losses": losses}), flush=True)
