@@ -188,7 +188,7 @@ def fidelity(photos: list[bytes]) -> str:
     for data in photos[::4]:
         whole = simplejpeg.decode_jpeg(data, "RGB")
         side = min(whole.shape[:2])
-        top, left = ((extent - side) // 2 for extent in whole.shape[:2])
+        top, left = ((extent - side + 1) // 2 for extent in whole.shape[:2])
         cut = np.ascontiguousarray(whole[top : top + side, left : left + side])
         wanted = np.asarray(Image.fromarray(cut).resize((SIZE, SIZE), Image.Resampling.BICUBIC)).astype(np.float32)
         tensor = torch.from_numpy(cut).permute(2, 0, 1)[None]

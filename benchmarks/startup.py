@@ -52,8 +52,7 @@ def benchmark(config: str, folder: Path, rounds: int) -> None:
     for which, runs in found.items():
         totals[which] = statistics.median(sum(run[part] for part in PARTS) for run in runs)
         details = ", ".join(f"{part} {statistics.median(run[part] for run in runs):.2f}" for part in PARTS)
-        step = statistics.median(run["step"] for run in runs)
-        print(f"  {which:12} {totals[which]:6.2f} s  ({details}; a later step {step:.2f})")
+        print(f"  {which:12} {totals[which]:6.2f} s  ({details})")
     print(f"  ratio first / second start: {totals['first start'] / totals['second start']:.2f}")
     hashes = {parameters_hash(path) for path in folder.glob("*-start-*")}
     print(f"  parameters after {STEPS} steps: {'the same bits in all runs' if len(hashes) == 1 else 'DIFFERENT BITS'}")
@@ -98,7 +97,6 @@ def start(config: str, folder: Path, cache: Path, workdir: Path) -> dict[str, fl
         "data, parameters": seconds["init"] + seconds.get("restore", 0.0) - (imports - interpreter),
         "first batch": seconds["data_wait"],
         "compile, step": seconds["compile"],
-        "step": seconds["step"] / (STEPS - 1),
     }
 
 
