@@ -10,7 +10,7 @@ from pathlib import Path
 from etils import epath
 
 from fooddit.training import checkpoint_layout as layout
-from fooddit.training.object_store import is_local, move_folder, remove_folder
+from fooddit.training.object_store import children, is_local, move_folder, remove_folder
 from fooddit.training.seal import SEAL, is_sealed, write_seal
 
 
@@ -43,16 +43,14 @@ def move_step(folder: epath.Path, target: epath.Path) -> None:
 
 def empty_trash(directory: epath.Path) -> None:
     """Removes what was renamed into the trash: orbax never does."""
-    trash = directory / layout.TRASH
-    for path in list(trash.iterdir()) if trash.is_dir() else []:
+    for path in children(directory / layout.TRASH):
         path.rmtree() if path.is_dir() else path.unlink()
 
 
 def discard_uncommitted(directory: epath.Path) -> None:
     """Removes what a killed save left. FileExistsError for a folder that holds anything else: it is not ours."""
     known = {*layout.ITEMS, "_CHECKPOINT_METADATA"}
-    # On a store, a folder that is empty does not exist.
-    for path in list(directory.iterdir()) if directory.is_dir() else []:
+    for path in children(directory):
         if path.name.isdecimal() and path.is_dir() and not layout.was_committed(path):
             strange = sorted({child.name for child in path.iterdir()} - known - {f"{SEAL}.tmp"})
             if strange:

@@ -14,7 +14,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from fooddit.training.checksum import checksums
-from fooddit.training.object_store import absolute, is_away
+from fooddit.training.object_store import absolute, children, is_away
 from fooddit.training.seal import SEAL
 
 FOLDER = "checkpoints"
@@ -62,16 +62,18 @@ class CheckpointMismatch(ValueError):
 def find_checkpoints(directory: epath.PathLike) -> epath.Path:
     """The folder of steps that a user means: `directory` itself or its `checkpoints`. FileNotFoundError if neither."""
     directory = absolute(directory)
-    if not directory.is_dir():
+    there = {path.name for path in children(directory)}
+    if not there and not directory.is_dir():
         raise FileNotFoundError(f"{directory} is no folder; expected a workdir or its {FOLDER} folder")
-    for folder in (directory / FOLDER, directory):
-        if folder.is_dir() and (folder.name == FOLDER or list_steps(folder)):
-            return folder
-    if directory.name.isdecimal() and (directory / COMMITTED).exists():
+    if FOLDER in there:
+        return directory / FOLDER
+    if directory.name == FOLDER or list_steps(directory):
+        return directory
+    if directory.name.isdecimal() and COMMITTED in there:
         raise FileNotFoundError(
             f"{directory} is one step; give the folder above it, {directory.parent}, and the step {directory.name}"
         )
-    found = ", ".join(sorted(path.name for path in directory.iterdir())[:8]) or "nothing"
+    found = ", ".join(sorted(there)[:8]) or "nothing"
     raise FileNotFoundError(
         f"{directory} holds no checkpoints: found {found}; expected a {FOLDER} folder or folders named by step, "
         f"each with {COMMITTED}"
@@ -80,10 +82,7 @@ def find_checkpoints(directory: epath.PathLike) -> epath.Path:
 
 def list_steps(directory: epath.PathLike) -> list[int]:
     """Steps in a folder of steps that were committed, oldest first; [] if the folder does not exist."""
-    directory = epath.Path(directory)
-    if not directory.is_dir():
-        return []
-    return sorted(int(path.name) for path in directory.iterdir() if path.name.isdecimal() and was_committed(path))
+    return sorted(int(path.name) for path in children(directory) if path.name.isdecimal() and was_committed(path))
 
 
 def was_committed(folder: epath.Path) -> bool:

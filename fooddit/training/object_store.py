@@ -25,6 +25,17 @@ def absolute(path: epath.PathLike) -> epath.Path:
     return path.absolute() if is_local(path) else path
 
 
+def children(folder: epath.PathLike) -> list[epath.Path]:
+    """What lies in a folder; [] if there is none. Raises what the store says where it does not answer.
+
+    is_dir() must not be asked: of a store that is away it says False, and a run with saved steps would seem to have none.
+    """
+    try:
+        return list(epath.Path(folder).iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
 def remove_folder(folder: epath.Path, first: str) -> None:
     """Removes a folder of a store, the file named `first` before all others."""
     (folder / first).unlink(missing_ok=True)
