@@ -15,15 +15,14 @@ import json
 import os
 import platform
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
+from turns import Turn
 
-ROOT = Path(__file__).resolve().parent.parent
 PICTURES, STEPS, GUIDANCE, SHIFT, TIME_FLOOR = 64, 20, 2.0, 2.0, 0.05
 # name: (width, blocks, head_dim, tokens, context tokens, context width). quickstart is configs/quickstart.py's model,
 # 64 px in the latents of the shipped autoencoder; the other draws 128 px in them.
@@ -60,10 +59,10 @@ def compare(shape: str, peers: list[str], rounds: int) -> dict:
         workers = []
         try:
             for name in ("fooddit", *peers):
-                workers.append(Worker(name, shape, Path(folder)))
+                workers.append(Turn(name, __file__, "--worker", name, "--shapes", shape, "--exchange", folder))
             times = take_turns(workers, rounds)
             beside = workers[0].ask("beside")["seconds"]
-            differences = {worker.name: difference(workers[0], worker) for worker in workers[1:]}
+            differences = {name: difference(Path(folder), name) for name in peers}
         finally:
             for worker in workers:
                 worker.close()
@@ -80,7 +79,7 @@ def compare(shape: str, peers: list[str], rounds: int) -> dict:
     return {"shape": shape, "sizes": SHAPES[shape], "rows": rows, "beside": beside}
 
 
-def take_turns(workers: list["Worker"], rounds: int) -> dict[str, list[float]]:
+def take_turns(workers: list[Turn], rounds: int) -> dict[str, list[float]]:
     """Seconds of each worker in each round."""
     times: dict[str, list[float]] = {worker.name: [] for worker in workers}
     for _ in range(rounds):
@@ -90,48 +89,13 @@ def take_turns(workers: list["Worker"], rounds: int) -> dict[str, list[float]]:
     return times
 
 
-def difference(ours: "Worker", peer: "Worker") -> float:
+def difference(folder: Path, peer: str) -> float:
     """The largest difference of their tokens. Exits if that is no rounding: the peer then computes something else."""
-    a, b = np.load(ours.tokens), np.load(peer.tokens)
-    largest = float(np.abs(a - b).max())
+    ours, theirs = (np.load(folder / f"{name}.npy") for name in ("fooddit", peer))
+    largest = float(np.abs(ours - theirs).max())
     if not largest < TOLERANCE:
-        sys.exit(f"{peer.name} is no peer: its tokens differ from ours by up to {largest}, expected below {TOLERANCE}")
+        sys.exit(f"{peer} is no peer: its tokens differ from ours by up to {largest}, expected below {TOLERANCE}")
     return largest
-
-
-class Worker:
-    """A process that draws 64 pictures with one library when it is told to; it has drawn once when it is made.
-
-    Attributes:
-      version: the library and its version. warm_up: seconds from its start to its first pictures.
-      tokens: the file of what it drew first.
-    """
-
-    def __init__(self, name: str, shape: str, exchange: Path):
-        self.name, self.tokens, began = name, exchange / f"{name}.npy", time.perf_counter()
-        environment = os.environ | {"JAX_PLATFORMS": "cpu"}
-        environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-        command = [sys.executable, __file__, "--worker", name, "--shapes", shape, "--exchange", str(exchange)]
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-        )
-        self.version = self._answer()["version"]
-        self.warm_up = time.perf_counter() - began
-
-    def ask(self, what: str) -> dict:
-        self._process.stdin.write(f"{what}\n")
-        self._process.stdin.flush()
-        return self._answer()
-
-    def close(self) -> None:
-        self._process.stdin.close()
-        self._process.wait()
-
-    def _answer(self) -> dict:
-        line = self._process.stdout.readline()
-        if not line:
-            sys.exit(f"the process of {self.name} ended; its message is above")
-        return json.loads(line)
 
 
 def serve(name: str, shape: str, exchange: Path) -> None:
@@ -222,8 +186,6 @@ def fooddit_sampler(_, shape: str, exchange: Path):
 def torch_sampler(name: str, shape: str, exchange: Path):
     """The same sampler around `torch_dit.DiT`, a compiled step if asked for, in inference mode."""
     import torch
-
-    sys.path.insert(0, str(Path(__file__).parent))
     from torch_dit import DiT, load
 
     torch.set_num_threads(os.cpu_count())

@@ -13,13 +13,13 @@ import json
 import os
 import platform
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
+from turns import Turn
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -61,17 +61,19 @@ def compare(width: int, peers: list[str], rounds: int, seconds: float) -> dict:
         f"{context} context tokens, {os.cpu_count()} cores, {platform.processor() or platform.machine()}"
     )
     with tempfile.TemporaryDirectory() as exchange:
-        ours = Worker("fooddit", width, exchange)
-        workers = [ours, *(Worker(name, width, exchange) for name in peers)]
+        workers = []
         try:
+            for name in ("fooddit", *peers):
+                workers.append(Turn(name, __file__, "--worker", name, "--widths", width, "--exchange", exchange))
+            ours = workers[0]
             for worker in workers[1:]:
                 if worker.name in SAME_EQUATIONS:
                     check_same(ours, worker)
-            counts = {worker.name: max(1, round(seconds / worker.run(2))) for worker in workers}
+            counts = {worker.name: max(1, round(seconds / worker.ask("2")["seconds"])) for worker in workers}
             times = {worker.name: [] for worker in workers}
             for _ in range(rounds):
                 for worker in workers:
-                    times[worker.name].append(worker.run(counts[worker.name]))
+                    times[worker.name].append(worker.ask(f"{counts[worker.name]}")["seconds"])
         finally:
             for worker in workers:
                 worker.close()
@@ -81,7 +83,7 @@ def compare(width: int, peers: list[str], rounds: int, seconds: float) -> dict:
         "ours": ours.version,
         "seconds": statistics.median(times["fooddit"]),
     }
-    print(f"  {ours.version:44} {result['seconds']:.4f} s a step, losses {np.round(ours.losses, 4).tolist()}")
+    print(f"  {ours.version:44} {result['seconds']:.4f} s a step, losses {np.round(ours.hello['losses'], 4).tolist()}")
     result["peers"] = {}
     for worker in workers[1:]:
         ratio = statistics.median(p / o for p, o in zip(times[worker.name], times["fooddit"]))
@@ -98,45 +100,11 @@ def compare(width: int, peers: list[str], rounds: int, seconds: float) -> dict:
     return result
 
 
-def check_same(ours: "Worker", peer: "Worker") -> None:
+def check_same(ours: Turn, peer: Turn) -> None:
     """Refuses a peer that computes something else."""
-    if not np.allclose(ours.losses, peer.losses, rtol=LOSS_TOLERANCE, atol=0):
-        sys.exit(f"{peer.name} is no peer: its losses are {peer.losses}, ours {ours.losses}, on the same weights")
-
-
-class Worker:
-    """A process that runs steps of one library when it is told to; it is warm when the constructor returns.
-
-    Attributes:
-      version: the library and its version.
-      losses: of the first steps.
-    """
-
-    def __init__(self, name: str, width: int, exchange: str):
-        self.name = name
-        environment = os.environ | {"JAX_PLATFORMS": "cpu", "HF_HUB_OFFLINE": "1"}
-        command = [sys.executable, __file__, "--worker", name, "--widths", str(width), "--exchange", exchange]
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-        )
-        hello = self._answer()
-        self.version, self.losses = hello["version"], hello["losses"]
-
-    def run(self, steps: int) -> float:
-        """Seconds a step, over `steps` of them."""
-        self._process.stdin.write(f"{steps}\n")
-        self._process.stdin.flush()
-        return self._answer()["seconds"]
-
-    def close(self) -> None:
-        self._process.stdin.close()
-        self._process.wait()
-
-    def _answer(self) -> dict:
-        line = self._process.stdout.readline()
-        if not line:
-            sys.exit(f"the process of {self.name} ended; its message is above")
-        return json.loads(line)
+    found, expected = peer.hello["losses"], ours.hello["losses"]
+    if not np.allclose(expected, found, rtol=LOSS_TOLERANCE, atol=0):
+        sys.exit(f"{peer.name} is no peer: its losses are {found}, ours {expected}, on the same weights")
 
 
 def serve(name: str, width: int, exchange: Path) -> None:
@@ -238,8 +206,6 @@ def _is_axes(x) -> bool:
 def torch_step(name: str, width: int, exchange: Path):
     """The peer's step on two threads: our DiT from the exchanged weights, or PixArt from its own."""
     import torch
-
-    sys.path.insert(0, str(Path(__file__).parent))
     from torch_dit import DiT, PixArt, Trainer, load
 
     torch.set_num_threads(os.cpu_count())

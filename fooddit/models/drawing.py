@@ -59,14 +59,10 @@ class Artist:
         *,
         batch_size: int,
         sampling: SamplingConfig | None = None,
-        progress=lambda done: None,
     ) -> np.ndarray:
         """uint8 pictures (prompts, height, width, 3), one a prompt, from the noise of the seed beside it."""
-        images = []
-        for batch in self.draw_batches(params, frozen, prompts, seeds, batch_size=batch_size, sampling=sampling):
-            images.append(batch)
-            progress(sum(map(len, images)))
-        return np.concatenate(images)
+        batches = self.draw_batches(params, frozen, prompts, seeds, batch_size=batch_size, sampling=sampling)
+        return np.concatenate(list(batches))
 
     def draw_batches(
         self,

@@ -143,14 +143,14 @@ class Supervisor:
         with self._lock:
             if not self._may_end:
                 return
-            code, done = _SIGNALS[self._signal], "nothing was lost"
+            code, done = _SIGNALS[self._signal], "nothing was lost; the same command goes on from here"
             if self._save is not None:
                 try:
                     self._save()
-                    done = "saved"
+                    done = "saved; the same command goes on from here"
                 except Exception as error:  # The process ends either way: say why the last moment was not kept.
                     code, done = 1, f"NOT saved, {type(error).__name__}: {error}"
-            _say(f"{signal.Signals(self._signal).name} {self._where()}: {done}; the same command goes on from here")
+            _say(f"{signal.Signals(self._signal).name} {self._where()}: {done}")
             self._end(code)
 
     def _hangs(self) -> None:

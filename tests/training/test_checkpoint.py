@@ -316,7 +316,6 @@ def test_a_kill_between_any_two_instants_of_a_save_leaves_a_step_that_is_whole_o
         again.close()
         assert list_steps(copy)[-1] == 4 and not list((copy / "trash").iterdir())
     assert seen >= {(1, 2), (2, 3)}, seen
-    print(len(instants), "instants")
 
 
 def test_an_uncommitted_step_is_not_listed_and_is_cleared_by_the_next_writer(damaged):

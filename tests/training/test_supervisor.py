@@ -21,7 +21,7 @@ from fooddit.training.supervisor import Stopped, Supervisor
 workdir = Path(sys.argv[1])
 
 def long_call(seconds):
-    # select() with signals masked for this thread: C code that nothing interrupts.
+    # A sleep with signals masked for this thread: C code that nothing interrupts.
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGINT])
     print("ready", flush=True)
     time.sleep(seconds)
