@@ -163,6 +163,9 @@ def _alignment_table(alignment: dict) -> str:
 
 
 if __name__ == "__main__":
+    from fooddit.training.host_memory import keep_freed_memory
+
+    keep_freed_memory()  # Before a config imports JAX.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     flags.mark_flag_as_required("config")
     app.run(main, flags_parser=parse_flags)

@@ -77,7 +77,7 @@ def test_sigterm_saves_and_asks_for_a_restart(trainer, tmp_path, draws, soak, re
 
 def test_a_hang_ends_with_42_and_the_run_goes_on(trainer, tmp_path, report):
     workdir = tmp_path / "hang"
-    hung = trainer.run(workdir, "--config.train.hang_seconds=120", hang_at=8)
+    hung = trainer.run(workdir, "--config.train.hang_seconds=30", hang_at=8)
     assert hung.returncode == 42, hung.stderr
     assert re.search(r"no progress for \d+ s in data wait after step 8", hung.stderr) and "in drawing" in hung.stderr
     assert "in drawing" in next(workdir.glob("hang-*.txt")).read_text()

@@ -40,3 +40,11 @@ def test_a_freed_block_is_used_again():
 def test_says_so_where_the_library_is_another(monkeypatch):
     monkeypatch.setattr(host_memory.platform, "libc_ver", lambda: ("", ""))
     assert host_memory.keep_freed_memory() is False
+
+
+def test_a_machine_with_an_accelerator_keeps_its_ways(monkeypatch):
+    monkeypatch.setenv("JAX_PLATFORMS", "tpu,cpu")
+    assert host_memory.keep_freed_memory() is False
+    monkeypatch.delenv("JAX_PLATFORMS")
+    monkeypatch.setattr(host_memory.importlib.util, "find_spec", lambda name: name == "libtpu" or None)
+    assert host_memory.keep_freed_memory() is False
