@@ -30,6 +30,9 @@ def test_kill_9_at_random_moments(trainer, tmp_path, draws, soak, report):
     phases = [phase for phase in PHASES for _ in range(3)][:20] if soak else ["save", "evaluate"]
     for number, phase in enumerate(phases):
         workdir, when = tmp_path / f"{number}-{phase}", moment(phase, draws)
+        if phase == "restore":
+            # There must be something to restore: killed twice.
+            trainer.run(workdir, signal=signal.SIGKILL, step_seconds=0.3, phase="step", nth=draws.randint(8, 11))
         # Steps that take a while, as real ones do: a save is over before the next one is due.
         killed = trainer.run(workdir, signal=signal.SIGKILL, step_seconds=0.3, **when)
         # A moment late in a short phase may come when the run is over already.
@@ -77,7 +80,7 @@ def test_sigterm_saves_and_asks_for_a_restart(trainer, tmp_path, draws, soak, re
 
 def test_a_hang_ends_with_42_and_the_run_goes_on(trainer, tmp_path, report):
     workdir = tmp_path / "hang"
-    hung = trainer.run(workdir, "--config.train.hang_seconds=30", hang_at=8)
+    hung = trainer.run(workdir, "--config.train.hang_seconds=120", hang_at=8)
     assert hung.returncode == 42, hung.stderr
     assert re.search(r"no progress for \d+ s in data wait after step 8", hung.stderr) and "in drawing" in hung.stderr
     assert "in drawing" in next(workdir.glob("hang-*.txt")).read_text()
