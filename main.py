@@ -5,6 +5,11 @@ import time
 _STARTED = time.time()  # Before all that takes time: what a run's ledger of time begins with.
 
 # ruff: noqa: E402
+import signal
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Until a run has something to save, Ctrl-C needs no traceback.
+
 import json
 import os
 import sys
@@ -26,7 +31,7 @@ def main(arguments: list[str]) -> None:
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)
     from fooddit.config import ConfigError, build, describe
-    from fooddit.tasks import experiment_class
+    from fooddit.tasks import experiment_class, task_class
 
     if len(arguments) > 1:
         sys.exit(f"main.py: found {arguments[1:]}, expected only flags; see --help")
@@ -34,6 +39,8 @@ def main(arguments: list[str]) -> None:
         experiment = build(experiment_class(_CONFIG.value.task), _CONFIG.value.to_dict())
     except ConfigError as error:
         sys.exit(f"main.py: {error}")
+    except SyntaxError as error:
+        sys.exit(f"main.py: --config: {error.filename}, line {error.lineno}: no Python: {error.msg}")
     except OSError as error:
         # ml_collections keeps it until the config is asked for; the last line names the file.
         sys.exit(f"main.py: --config: {str(error).splitlines()[-1].strip()}")
@@ -42,6 +49,8 @@ def main(arguments: list[str]) -> None:
         return
     if not _WORKDIR.value:
         sys.exit("main.py: --workdir is missing: a folder for checkpoints, metrics and the report")
+    if _EXPORT.value and not hasattr(task_class(experiment.task), "export"):
+        sys.exit(f"main.py: --export: the task {experiment.task!r} has no weights to export; its checkpoints hold them")
     run(experiment, _WORKDIR.value, Path(_EXPORT.value) if _EXPORT.value else None)
 
 
@@ -52,6 +61,8 @@ def parse_flags(arguments: list[str]) -> list[str]:
     except flags.Error as error:
         # An error inside of a config file comes with its traceback; the last line says what is wrong.
         sys.exit(f"main.py: {str(error).strip().splitlines()[-1]}; see --help")
+    except SyntaxError as error:
+        sys.exit(f"main.py: --config: {error.filename}, line {error.lineno}: no Python: {error.msg}")
     except (AttributeError, KeyError) as error:
         # What ml_collections raises, one in the other, for a key that the config does not have.
         cause = error
@@ -112,12 +123,13 @@ def _mendable() -> tuple[type[Exception], ...]:
     from fooddit.config import ConfigError
     from fooddit.data.records import RecordError
     from fooddit.data.rows import CatalogueError
+    from fooddit.models.weights import WeightsError
     from fooddit.training.checkpoint import CheckpointCorrupted, CheckpointMismatch
     from fooddit.training.reporter import TrainingDiverged
     from fooddit.training.resume import RunMismatch
 
     checkpoints = (CheckpointCorrupted, CheckpointMismatch, RunMismatch)
-    return (CatalogueError, ConfigError, OSError, RecordError, TrainingDiverged, *checkpoints)
+    return (CatalogueError, ConfigError, OSError, RecordError, TrainingDiverged, WeightsError, *checkpoints)
 
 
 def print_result(summary: dict, workdir: Path) -> None:

@@ -1,10 +1,14 @@
 """`fooddit generate`: pictures from a checkpoint, with what made them in their metadata."""
 
 import argparse
+import os
 import re
+import signal
 import sys
 import tempfile
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from fooddit.data.captions import check_prompt, clean_text
@@ -23,13 +27,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, help="of the sampler (default: the run's)")
     parser.add_argument("--seed", type=int, default=0, help="of the first picture; the next ones count up (0)")
     parser.add_argument("--size", type=_size, metavar="SIDE|HxW", help="in pixels (default: as trained)")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the PNGs")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="folder for the PNGs; replaces no others"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Draws and writes DIR/NNNN-prompt-seed.png with a line for each, as soon as it is drawn; returns the exit code."""
     prompts = _prompts(args.prompt, args.prompt_file)
     _require_writable(args.out)
+    with _ctrl_c_ends_it():
+        return _draw(args, prompts)
+
+
+def _draw(args: argparse.Namespace, prompts: list[str]) -> int:
     from tqdm import tqdm
 
     from fooddit.data.disk import naming_full_disk
@@ -40,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     pipeline = Pipeline.from_checkpoint(args.checkpoint, args.step)
     args.out.mkdir(parents=True, exist_ok=True)
     bar = tqdm(total=len(prompts) * args.num, unit="picture", delay=1)
-    with bar, warnings.catch_warnings(), naming_full_disk(args.out, _FULL_DISK):
+    with bar, warnings.catch_warnings(), naming_full_disk(args.out, _FULL_DISK), _naming_full_memory():
         warnings.showwarning = lambda message, *_: print(f"fooddit generate: {message}", file=sys.stderr)
         pictures = pipeline.stream(
             prompts,
@@ -52,10 +63,51 @@ def run(args: argparse.Namespace) -> int:
         )
         for number, picture in enumerate(pictures):
             path = args.out / f"{number // args.num:04d}-{_slug(picture.prompt)}-{picture.seed}.png"
+            _keep_another(path, picture)
             picture.save(path)
             print(path, flush=True)
             bar.update()
     return 0
+
+
+def _keep_another(path: Path, picture) -> None:
+    """Raises FileExistsError if a file is there that is not this very picture, drawn before."""
+    if not path.exists():
+        return
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as image:
+            found = {"size": f"{image.width} x {image.height}"} | {k: str(v) for k, v in image.info.items()}
+    except UnidentifiedImageError:
+        found = {}
+    expected = {"size": f"{picture.image.width} x {picture.image.height}"} | picture.facts
+    if changed := [name for name, value in expected.items() if found.get(name) != value]:
+        name = changed[0]
+        raise FileExistsError(
+            f"{path} is another picture ({name}: {found.get(name, 'unknown')}, now {expected[name]}); give another "
+            "--out, or move it away"
+        )
+
+
+@contextmanager
+def _ctrl_c_ends_it() -> Iterator[None]:
+    """A callback may swallow a KeyboardInterrupt that is raised in it; every picture on disk is whole anyway."""
+    before = signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def _naming_full_memory() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise ValueError(f"not enough memory for pictures of this --size: {str(error).splitlines()[0]}") from error
 
 
 def _prompts(given: list[str], path: Path | None) -> list[str]:
@@ -79,8 +131,9 @@ def _prompts(given: list[str], path: Path | None) -> list[str]:
 
 
 def _lines(path: Path) -> list[str]:
-    if path.is_dir():
-        raise IsADirectoryError(f"{path}: a folder, expected a file with one prompt a line")
+    if not path.is_file():
+        what = "a folder" if path.is_dir() else "no such file"
+        raise ValueError(f"--prompt-file {path}: {what}, expected a file with one prompt a line")
     try:
         return path.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
@@ -89,6 +142,8 @@ def _lines(path: Path) -> list[str]:
 
 def _require_writable(folder: Path) -> None:
     """Raises OSError now rather than when the first picture is drawn."""
+    if folder == Path():
+        raise NotADirectoryError("--out: found nothing or '.', expected the name of a folder for the pictures")
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not existing.is_dir():
         raise NotADirectoryError(f"--out {folder}: {existing} is a file, expected a folder")

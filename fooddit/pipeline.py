@@ -1,5 +1,6 @@
 """A checkpoint as a Python object that makes pictures."""
 
+import numbers
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -22,6 +23,7 @@ from fooddit.training.checkpoint_layout import find_checkpoints, list_steps
 # Pictures drawn at once: one number for every call, as another batch size is another program and may round otherwise.
 BATCH_SIZE = 8
 MAX_SEED = 2**32 - 1
+MAX_SIDE = 4096
 
 
 @dataclass(frozen=True)
@@ -34,14 +36,21 @@ class Picture:
     checkpoint: str
     sampling: SamplingConfig
 
-    def save(self, path: str | Path) -> None:
-        """Writes a PNG whose text chunks hold prompt, seed, checkpoint and sampling settings; whole or not at all."""
-        info = PngInfo()
+    @property
+    def facts(self) -> dict[str, str]:
+        """What its PNG says of it: prompt, seed, checkpoint, steps, method, guidance_scale."""
         facts = {"prompt": self.prompt, "seed": self.seed, "checkpoint": self.checkpoint}
         facts |= {name: getattr(self.sampling, name) for name in ("steps", "method", "guidance_scale")}
-        for name, value in facts.items():
-            info.add_itxt(name, str(value))
+        return {name: str(value) for name, value in facts.items()}
+
+    def save(self, path: str | Path) -> None:
+        """Writes a PNG whose text chunks hold `facts`; whole or not at all. IsADirectoryError for a folder."""
         path = Path(path)
+        if path.is_dir():
+            raise IsADirectoryError(f"{path} is a folder; expected the name of a file, as {path / 'picture.png'}")
+        info = PngInfo()
+        for name, value in self.facts.items():
+            info.add_itxt(name, value)
         partial = path.with_name(f".{path.name}.partial")
         try:
             self.image.save(partial, "PNG", pnginfo=info)
@@ -116,9 +125,12 @@ class Pipeline:
           ValueError: no prompt or one that is no text, a number out of range, or a size that is not a multiple of the
             token's.
         """
-        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        prompts = [prompt] if isinstance(prompt, str) or prompt is None else list(prompt)
         if not all(isinstance(text, str) for text in prompts):
             raise TypeError(f"prompts must be text, found {prompts!r}")
+        for name, value in (("num_images", num_images), ("seed", seed), ("steps", steps)):
+            if value is not None and (isinstance(value, bool) or not isinstance(value, numbers.Integral)):
+                raise TypeError(f"{name} must be a whole number, found {value!r}")
         if not prompts:
             raise ValueError("found no prompt; expected a text or a list of texts")
         for number, text in enumerate(prompts, 1):
@@ -128,7 +140,8 @@ class Pipeline:
                 raise ValueError(f"prompt {number} {error}") from error
         if num_images < 1 or not 0 <= seed <= MAX_SEED - (num_images - 1):
             raise ValueError(
-                f"found num_images={num_images}, seed={seed}; expected at least 1, and seeds from 0 to {MAX_SEED}"
+                f"found num_images={num_images}, seed={seed}; expected at least 1, and seeds from 0 to {MAX_SEED} for "
+                f"all of them: the last picture's would be {seed + num_images - 1}"
             )
         changes = {"steps": steps, "guidance_scale": None if guidance_scale is None else float(guidance_scale)}
         sampling = replace(self.experiment.sampling, **{k: v for k, v in changes.items() if v is not None})
@@ -161,7 +174,12 @@ class Pipeline:
 
     def _artist(self, size: int | tuple[int, int]) -> Artist:
         """One for each size, so that its program is compiled once."""
-        size = (size, size) if isinstance(size, int) else tuple(size)
+        sides = (size, size) if isinstance(size, numbers.Integral) else size
+        if not isinstance(sides, (tuple, list)) or [type(side) for side in sides] != [int, int]:
+            raise TypeError(f"size must be a side, or (height, width), in whole pixels, found {size!r}")
+        size = tuple(sides)
+        if max(size) > MAX_SIDE:
+            raise ValueError(f"size must be at most {MAX_SIDE:,} pixels a side, found {size[0]} x {size[1]}")
         if size not in self._artists:
             self._artists[size] = Artist(self.experiment, self.space, self.tokenizer, size)
         return self._artists[size]

@@ -140,7 +140,7 @@ def _handler(store: Store) -> type:
 def gcs_store(tmp_path_factory) -> Iterator[Store]:
     missing = [package for module, package in _PACKAGES.items() if importlib.util.find_spec(module) is None]
     if missing:
-        pytest.skip(f"needs {' and '.join(missing)}: pip install 'fooddit[test,gcs]'")
+        pytest.skip(f"needs {' and '.join(missing)}: pip install -e '.[test,gcs]'")
     logging.getLogger("gcp_storage_emulator").setLevel(logging.CRITICAL)
     store = Store()
     url = f"http://127.0.0.1:{store.port}"

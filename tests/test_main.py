@@ -56,3 +56,22 @@ def test_a_negative_number_of_steps_is_one_line():
 def test_data_that_is_not_there_is_one_line(tmp_path):
     error = one_line(f"--config.data.source={tmp_path / 'none'}", f"--workdir={tmp_path / 'run'}")
     assert str(tmp_path / "none") in error
+
+
+def test_what_cannot_be_a_config_is_one_line(tmp_path):
+    assert "config.task: found 'foo', expected one of denoise" in one_line("--config.task=foo")
+    text = tmp_path / "notes.md"
+    text.write_text("No Python here.\n")
+    assert f"--config: {text}, line 1: no Python" in one_line(f"--config={text}")
+
+
+def test_an_export_that_will_not_come_is_refused_before_the_training(tmp_path):
+    error = one_line(f"--export={tmp_path / 'w.safetensors'}", f"--workdir={tmp_path / 'run'}")
+    assert "the task 'denoise' has no weights to export" in error and not (tmp_path / "run").exists()
+
+
+def test_weights_that_are_none_are_one_line(tmp_path):
+    text = tmp_path / "w.safetensors"
+    text.write_text("nothing")
+    error = one_line(f"--config.space.autoencoder={text}", f"--workdir={tmp_path / 'run'}")
+    assert f"{text}: expected weights written by fooddit" in error

@@ -80,6 +80,9 @@ def test_another_size(pipe):
         ({"seed": -1}, "seed=-1"),
         ({"seed": MAX_SEED, "num_images": 2}, f"seeds from 0 to {MAX_SEED}"),
         ({"steps": 0}, "steps must be at least 1, found 0"),
+        ({"guidance_scale": float("nan")}, "guidance_scale must be from 0 to"),
+        ({"guidance_scale": -5}, "guidance_scale must be from 0 to"),
+        ({"size": 8000}, "at most 4,096 pixels a side"),
         ({"size": 60}, "multiples of 8"),
         ({"size": 0}, "multiples of 8"),
         ({"size": (64, -8)}, "multiples of 8"),
@@ -88,6 +91,23 @@ def test_another_size(pipe):
 )
 def test_bad_arguments_are_refused(pipe, arguments, message):
     with pytest.raises(ValueError, match=message):
+        pipe(**{"prompt": EN, **arguments})
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"prompt": None}, "prompts must be text"),
+        ({"seed": 1.5}, "seed must be a whole number"),
+        ({"num_images": "2"}, "num_images must be a whole number"),
+        ({"size": "64x72"}, "size must be a side"),
+        ({"size": [64, 72, 8]}, "size must be a side"),
+        ({"size": 64.0}, "size must be a side"),
+    ],
+    ids=str,
+)
+def test_arguments_of_another_type_are_refused(pipe, arguments, message):
+    with pytest.raises(TypeError, match=message):
         pipe(**{"prompt": EN, **arguments})
 
 
@@ -115,3 +135,10 @@ def test_generate_writes_the_pipelines_pictures(tiny_run, pictures, tmp_path, ca
     ]
     assert all(same(Image.open(path), picture) for path, picture in zip(files, pictures, strict=True))
     assert capsys.readouterr().out.split() == [str(path) for path in files]
+    # The same command again gives the same pictures; another one replaces none of them.
+    before = files[0].read_bytes()
+    draw = ["generate", "--checkpoint", str(tiny_run), "--out", str(tmp_path / "out"), *arguments[:2], "--seed", "7"]
+    assert main([*draw, "--num", "1"]) == 0
+    assert main([*draw, "--num", "1", "--guidance-scale", "3"]) == 2
+    error = capsys.readouterr().err
+    assert f"{files[0]} is another picture (guidance_scale: 2.0, now 3.0)" in error and files[0].read_bytes() == before

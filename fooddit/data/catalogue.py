@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import stat
+import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,7 +63,7 @@ class FolderCatalogue:
         if len(found) != 1:
             what = " and ".join(path.name for path in found) if found else "none"
             raise CatalogueError(
-                f"{folder}: expected one of {', '.join(METADATA_FILES)} with file_name and title columns, found {what}"
+                f"{folder}: expected one of {', '.join(METADATA_FILES)} with a file_name column, found {what}"
             )
         self._metadata = found[0]
         self._count, self._read = open_metadata(self._metadata)
@@ -87,9 +88,11 @@ class FolderCatalogue:
                 return Rejection(where, "unreadable row", f"{column} is a {type(value).__name__}, expected text")
         name = _text(values["file_name"])
         if not name:
-            return Rejection(where, "no file_name", f"columns found: {', '.join(map(str, columns))}")
+            found = ", ".join(map(str, columns))
+            hint = "; separate columns by commas" if len(columns) == 1 and re.search("[;\t]", found) else ""
+            return Rejection(where, "no file_name", f"columns found: {found}{hint}")
         try:
-            path = (self._folder / name).resolve()
+            path = _as_spelled(self._folder, name).resolve()
             if not path.is_relative_to(root):
                 return Rejection(where, "file outside the folder", f"{name} is {path}; copy it into the folder")
             status = path.stat()
@@ -117,6 +120,14 @@ class FolderCatalogue:
             return Rejection(where, "no title, description or category", name)
         dish = _text(values["dish_id"]) or _text(values["title"]).lower() or name
         return Row(name, dish, path.read_bytes, tuple(captions), category, columns=columns)
+
+
+def _as_spelled(folder: Path, name: str) -> Path:
+    """The file of that name, in the Unicode form that the disk has it in: a table may have the other one."""
+    for form in ("NFC", "NFD"):
+        if not (folder / name).exists() and (other := folder / unicodedata.normalize(form, name)).exists():
+            return other
+    return folder / name
 
 
 class SceneCatalogue:

@@ -70,7 +70,8 @@ def _jsonl_rows(path: Path) -> Rows:
         try:
             columns = json.loads(line)
         except (ValueError, RecursionError) as error:
-            yield number, f"not a line of JSON: {error}"
+            hint = "; expected an object a line, not a list" if line.lstrip().startswith("[") else ""
+            yield number, f"not a line of JSON: {error}{hint}"
             continue
         if not isinstance(columns, dict):
             yield number, f"expected a JSON object, found {line[:60].strip()!r}"
@@ -143,7 +144,7 @@ def _parquet(path: Path) -> tuple[int, Callable[[], Rows]]:
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
-        raise CatalogueError(f"{path}: parquet needs pyarrow; install it with: pip install 'fooddit[prep]'") from error
+        raise CatalogueError(f"{path}: parquet needs pyarrow; install it with: pip install -e '.[prep]'") from error
 
     def rows() -> Rows:
         number = 0

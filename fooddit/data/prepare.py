@@ -31,6 +31,10 @@ _FULL_DISK = (
 )
 
 
+# What a split without pictures means.
+_WITHOUT = {"train": "nothing to train on; lower --holdout", "holdout": "a run on it is not evaluated"}
+
+
 @dataclass(frozen=True)
 class Summary:
     """What `prepare` did; its text is what the command prints."""
@@ -49,6 +53,7 @@ class Summary:
         lines += [
             f"  {split:8} {self.records[split]:7,} pictures of {self.clusters[split]:,} dishes" for split in SPLITS
         ]
+        lines += [f"  no picture in {split}: {_WITHOUT[split]}" for split in SPLITS if not self.records[split]]
         lines += [f"  rejected {count:7,} {reason}" for reason, count in self.rejected.items()]
         if self.filtered:
             lines.append(f"  left out {self.filtered:7,} by --where")

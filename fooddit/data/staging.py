@@ -186,7 +186,7 @@ def _naming_address(address: str | epath.Path) -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        raise RecordError(f"{address}: needs a package for this store ({error}); pip install 'fooddit[gcs]'") from error
+        raise RecordError(f"{address}: needs a package for this store ({error}); pip install -e '.[gcs]'") from error
     except (RecordError, FileExistsError, FileNotFoundError):
         raise
     except Exception as error:

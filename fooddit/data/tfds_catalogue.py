@@ -25,7 +25,7 @@ class TfdsCatalogue:
             import tensorflow_datasets as tfds
         except ImportError as error:
             raise CatalogueError(
-                f"{source}: needs tensorflow-datasets; install it with: pip install 'fooddit[prep]'"
+                f"{source}: needs tensorflow-datasets; install it with: pip install -e '.[prep]'"
             ) from error
         self.name = source
         dataset, options = _parse_query(source.removeprefix("tfds:"))

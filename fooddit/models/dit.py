@@ -28,6 +28,9 @@ REMAT_POLICIES = {
 }
 
 
+DTYPES = ("float32", "bfloat16", "float16")
+
+
 @dataclass(frozen=True)
 class DiTConfig:
     """Shape of the transformer. A `size` (ti, s, b, l, xl, g) is a name for a width, depth and head_dim; a field that
@@ -61,6 +64,8 @@ class DiTConfig:
                 "model: head_dim must be a multiple of 4 that divides the width, "
                 f"found {self.head_dim} and {self.width}"
             )
+        if self.dtype not in DTYPES:
+            raise ValueError(f"model.dtype: found {self.dtype!r}, expected one of {', '.join(DTYPES)}")
         if self.remat not in REMAT_POLICIES:
             raise ValueError(f"model.remat: found {self.remat!r}, expected one of {', '.join(REMAT_POLICIES)}")
 

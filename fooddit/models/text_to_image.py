@@ -37,6 +37,10 @@ class TextToImage(nnx.Module):
         return self.dit(tokens, timestep, positions=positions, mask=mask, context=context, pooled=text.pooled)
 
 
+# More of either is a slip of the keyboard.
+MAX_STEPS, MAX_GUIDANCE = 10_000, 1000
+
+
 @dataclass(frozen=True)
 class SamplingConfig:
     """Attributes:
@@ -55,8 +59,14 @@ class SamplingConfig:
     def __post_init__(self):
         if self.method not in STEPPERS:
             raise ValueError(f"sampling.method: found {self.method!r}, expected one of {', '.join(STEPPERS)}")
-        if self.steps < 1:
-            raise ValueError(f"sampling.steps must be at least 1, found {self.steps}")
+        if not 1 <= self.steps <= MAX_STEPS:
+            raise ValueError(f"sampling.steps must be from 1 to {MAX_STEPS:,}, found {self.steps}")
+        if not 0 <= self.guidance_scale <= MAX_GUIDANCE:
+            raise ValueError(
+                f"sampling.guidance_scale must be from 0 to {MAX_GUIDANCE} (1 is none), found {self.guidance_scale}"
+            )
+        if not 0 < self.shift < float("inf"):
+            raise ValueError(f"sampling.shift must be positive, found {self.shift}")
         if not 0 <= self.guidance_low <= self.guidance_high <= 1:
             raise ValueError(
                 "sampling: expected 0 <= guidance_low <= guidance_high <= 1, "

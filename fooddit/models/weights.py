@@ -13,6 +13,10 @@ from safetensors.numpy import save_file
 BUILTIN = "builtin:"
 
 
+class WeightsError(ValueError):
+    """A file that is not one that `save_weights` wrote."""
+
+
 def save_weights(path: str | Path, params: dict, description: dict, dtype=np.float16) -> None:
     """Writes a nested dict of arrays as `dtype`, with a JSON description in the file's metadata."""
     flat = {name: np.ascontiguousarray(array, dtype) for name, array in _flatten(params)}
@@ -23,7 +27,7 @@ def load_weights(path: str) -> tuple[dict, dict, str]:
     """(nested dict of float32 arrays, description, sha256 of the file) from a file or `builtin:NAME`.
 
     Raises:
-      FileNotFoundError: no such file; ValueError: not a file that `save_weights` wrote.
+      FileNotFoundError: no such file; WeightsError: not a file that `save_weights` wrote.
     """
     file = resolve_weights(path)
     params: dict = {}
@@ -37,7 +41,7 @@ def load_weights(path: str) -> tuple[dict, dict, str]:
                     node = node.setdefault(parent, {})
                 node[leaf] = stored.get_tensor(name).astype(np.float32)
     except (SafetensorError, KeyError) as error:
-        raise ValueError(
+        raise WeightsError(
             f"{file}: expected weights written by fooddit (safetensors with a description): {error}"
         ) from error
     return params, description, hashlib.sha256(file.read_bytes()).hexdigest()

@@ -26,14 +26,15 @@ def make_mesh(config: MeshConfig = MeshConfig(), devices=None) -> Mesh:
     """
     devices = jax.devices() if devices is None else devices
     sizes = [config.data, config.fsdp, config.tensor]
+    asked = dict(zip(AXES, sizes))
     known = int(np.prod([size for size in sizes if size != -1]))
     if sizes.count(-1) > 1 or known < 1 or any(size < 1 and size != -1 for size in sizes):
-        raise ValueError(f"config.mesh: expected positive sizes and at most one -1, found {dict(zip(AXES, sizes))}")
+        raise ValueError(f"config.mesh: expected positive sizes and at most one -1, found {asked}")
     sizes = [len(devices) // known if size == -1 else size for size in sizes]
     if int(np.prod(sizes)) != len(devices):
         raise ValueError(
-            f"config.mesh: {dict(zip(AXES, sizes))} needs {int(np.prod(sizes))} devices, found {len(devices)}; "
-            "set one axis to -1 to take what is left"
+            f"config.mesh: found {asked}, which {len(devices)} devices cannot be arranged as; the sizes must multiply "
+            "to that number, where one of them may be -1: what the others leave"
         )
     # jax.make_mesh defaults to Explicit and topologies.make_mesh to Auto: always say which.
     return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)

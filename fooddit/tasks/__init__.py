@@ -3,6 +3,8 @@
 import importlib
 from typing import Any, NamedTuple
 
+from fooddit.config import ConfigError
+
 
 class Entry(NamedTuple):
     """Where a task lives: its config's dataclass and its class, by name."""
@@ -20,7 +22,7 @@ TASKS = {
 
 
 def experiment_class(name: str) -> type:
-    """The config dataclass of a task. ValueError for a name that is not in TASKS."""
+    """The config dataclass of a task. ConfigError for a name that is not in TASKS."""
     return _load(name, "experiment")
 
 
@@ -31,7 +33,7 @@ def task_class(name: str) -> type:
 
 def _load(name: str, what: str) -> Any:
     if name not in TASKS:
-        raise ValueError(f"config.task: found {name!r}, expected one of {', '.join(TASKS)}")
+        raise ConfigError(f"config.task: found {name!r}, expected one of {', '.join(TASKS)}")
     entry = TASKS[name]
     return getattr(importlib.import_module(entry.module), getattr(entry, what))
 

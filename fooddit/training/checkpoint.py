@@ -124,7 +124,7 @@ class Checkpointer:
         items = {
             "state": ocp.args.PyTreeSave(layout.nest(leaves)),
             "metadata": ocp.args.JsonSave(metadata),
-            "checksums": ocp.args.JsonSave(layout.make_record(leaves, metadata)),
+            "checksums": ocp.args.JsonSave(layout.make_record(step, leaves, metadata)),
         }
         self._wait_for_save()
         self._keep_house()

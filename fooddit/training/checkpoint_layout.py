@@ -112,15 +112,19 @@ def nest(leaves: Mapping[str, Any]) -> dict[str, Any]:
     return nested
 
 
-def make_record(leaves: Mapping[str, jax.Array | np.ndarray], metadata: dict[str, Any]) -> dict[str, Any]:
-    """What is saved beside the state to prove it: shape, type and checksum of each array, a CRC of the metadata."""
+def make_record(step: int, leaves: Mapping[str, jax.Array], metadata: dict[str, Any]) -> dict[str, Any]:
+    """What is saved beside the state to prove it: the step, the arrays (`describe`), a CRC of the metadata."""
+    record = {"step": step, "arrays": describe(leaves), "metadata": _crc(metadata)}
+    return record | {"record": _crc(record)}
+
+
+def describe(leaves: Mapping[str, jax.Array | np.ndarray]) -> dict[str, dict[str, Any]]:
+    """Shape, type and checksum of each array."""
     sums = checksums(leaves)
-    arrays = {
+    return {
         name: {"shape": list(leaf.shape), "dtype": str(leaf.dtype), "checksum": sums[name]}
         for name, leaf in leaves.items()
     }
-    record = {"arrays": arrays, "metadata": _crc(metadata)}
-    return record | {"record": _crc(record)}
 
 
 def read_record(directory: epath.Path, step: int) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -131,6 +135,9 @@ def read_record(directory: epath.Path, step: int) -> tuple[dict[str, Any], dict[
     )
     if not isinstance(record, dict) or record.pop("record", None) != _crc(record):
         raise CheckpointCorrupted(directory, step, ["checksums/metadata: does not match its own checksum"])
+    # The first runs' records do not say the step.
+    if (found := record.get("step", step)) != step:
+        raise CheckpointCorrupted(directory, step, [f"holds step {found}: the folder was renamed or copied"])
     if record["metadata"] != _crc(metadata):
         raise CheckpointCorrupted(directory, step, ["metadata/metadata: does not match its checksum"])
     return record, metadata
@@ -144,9 +151,9 @@ def read_arrays(
     item = nest(dict.fromkeys(wanted, 0))
     args = ocp.args.PyTreeRestore(item=item, restore_args=nest(wanted), partial_restore=partial)
     arrays = named_leaves(_read(directory, step, "state", ocp.PyTreeCheckpointHandler(), args))
-    found = make_record(arrays, {})["arrays"]
+    found = describe(arrays)
     problems = [
-        f"state: {name}: found {_describe(found.get(name))}, expected {_describe(record['arrays'][name])}"
+        f"state: {name}: found {_show(found.get(name))}, expected {_show(record['arrays'][name])}"
         for name in wanted
         if found.get(name) != record["arrays"][name]
     ]
@@ -182,7 +189,7 @@ def _read(directory: epath.Path, step: int, item: str, handler: ocp.CheckpointHa
         reader.close()
 
 
-def _describe(entry: Mapping[str, Any] | None) -> str:
+def _show(entry: Mapping[str, Any] | None) -> str:
     return f"{entry['dtype']}{entry['shape']} {entry['checksum']}" if entry else "nothing"
 
 

@@ -57,7 +57,7 @@ def parameters_hash(directory: epath.PathLike, step: int | None = None) -> str:
     Independent of devices, shardings and files: two runs have the same hash exactly if their parameters are the same.
     """
     parameters, _ = load_parameters(directory, step, ema=False)
-    arrays = layout.make_record(layout.named_leaves(parameters), {})["arrays"]
+    arrays = layout.describe(layout.named_leaves(parameters))
     lines = [json.dumps([name, entry["shape"], entry["dtype"], entry["checksum"]]) for name, entry in arrays.items()]
     return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
 

@@ -84,14 +84,15 @@ def train(
             f"{checkpointer.directory} is at step {first} already, config.train.steps is {settings.steps}; give more "
             "steps or another workdir"
         )
-    if first == settings.steps and (workdir / "summary.json").exists():
-        print(f"{workdir} is finished: {first} steps; more of them go on from there (config.train.steps)", flush=True)
-        checkpointer.close()
-        summary = json.loads((workdir / "summary.json").read_text(encoding="utf-8"))
-        return Result(jax.device_get(state.opt_state["ema"].params), Evaluation(), summary)
     batches = task.batches(first, (jax.process_index(), jax.process_count()))
     if saved is not None:
         check_data(saved["data"], batches, checkpointer.directory, experiment)
+    if first == settings.steps and (workdir / "summary.json").exists():
+        print(f"{workdir} is finished: {first} steps; more of them go on from there (config.train.steps)", flush=True)
+        batches.close()
+        checkpointer.close()
+        summary = json.loads((workdir / "summary.json").read_text(encoding="utf-8"))
+        return Result(jax.device_get(state.opt_state["ema"].params), Evaluation(), summary)
     metadata = {"experiment": config_module.to_dict(experiment), "task": task.metadata}
     if is_writer:
         write_json(workdir / "config.json", metadata["experiment"])

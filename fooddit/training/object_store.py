@@ -28,7 +28,7 @@ def absolute(path: epath.PathLike) -> epath.Path:
 def children(folder: epath.PathLike) -> list[epath.Path]:
     """What lies in a folder; [] if there is none. Raises what the store says where it does not answer.
 
-    is_dir() must not be asked: of a store that is away it says False, and a run with saved steps would seem to have none.
+    is_dir() must not be asked: of a store that is away it says False, and a run would seem to have no saved steps.
     """
     try:
         return list(epath.Path(folder).iterdir())

@@ -38,8 +38,11 @@ class TrainConfig:
                 raise ValueError(f"train.{name} must be at least 1, found {getattr(self, name)}")
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"train.seed must be from 0 to {2**32 - 1}, found {self.seed}")
-        if self.hang_seconds < 0:
-            raise ValueError(f"train.hang_seconds must be at least 0 (no watch), found {self.hang_seconds}")
+        if self.hang_seconds != 0 and self.hang_seconds < 10:
+            raise ValueError(
+                f"train.hang_seconds must be 0 (no watch) or at least 10, found {self.hang_seconds}: a run that only "
+                "compiles would be restarted for ever"
+            )
 
 
 @dataclass(frozen=True)

@@ -298,7 +298,7 @@ PROMPTS = {
     "half of a character": (["--prompt", "soup \udce9"], "has half of a character (U+DCE9, place 6)"),
 }
 PROMPT_FILES = {
-    "missing": (None, "prompts.txt"),
+    "missing": (None, "--prompt-file {file}: no such file, expected"),
     "empty": (b"\xef\xbb\xbf\r\n \n", "no prompts; expected one a line"),
     "a picture": (_PNG, "expected UTF-8 text"),
     "GBK": ("三个饺子".encode("gbk"), "expected UTF-8 text"),
@@ -321,5 +321,8 @@ CONFIGS = {
     "text for a number": ({"train": {"steps": "many"}}, "train.steps"),
     "a fraction of a step": ({"train": {"steps": 1.5}}, "train.steps"),
     "a number for a section": ({"data": 3}, "data"),
+    "a type that nothing computes in": ({"model": {"dtype": "int8"}}, "model.dtype: found 'int8', expected one of"),
+    "more guidance than there is": ({"sampling": {"guidance_scale": 1e30}}, "guidance_scale must be from 0 to"),
+    "no time for a step": ({"train": {"hang_seconds": 0.01}}, "hang_seconds must be 0 (no watch) or at least 10"),
     "odds that do not add up": ({"data": {"short": 0.9}}, "expected odds that sum to 1"),
 }

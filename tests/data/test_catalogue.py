@@ -2,6 +2,7 @@
 
 import csv
 import json
+import unicodedata
 
 import pytest
 
@@ -175,3 +176,19 @@ def test_tfds_without_tensorflow(tmp_path):
         open_catalogue("tfds:made_dishes?spilt=train")
     with pytest.raises(CatalogueError, match="no_such_dataset_here"):
         open_catalogue(f"tfds:no_such_dataset_here?data_dir={tmp_path / 'data'}")
+
+
+def test_a_name_in_the_other_unicode_form_is_the_same_file(folder):
+    (folder / unicodedata.normalize("NFC", "crème.jpg")).write_bytes(jpeg(4))
+    write_jsonl(folder, [{"file_name": unicodedata.normalize("NFD", "crème.jpg"), "title": "Crème"}])
+    (row,) = open_catalogue(str(folder))
+    assert row.load() == jpeg(4)
+
+
+def test_the_usual_slips_of_a_table_are_named(folder):
+    (folder / "metadata.csv").write_text("file_name;title\na.jpg;Soup\n", encoding="utf-8")
+    (row,) = open_catalogue(str(folder))
+    assert row.reason == "no file_name" and "separate columns by commas" in row.detail
+    (folder / "metadata.csv").unlink()
+    (folder / "metadata.jsonl").write_text('[{"file_name":\n"a.jpg"}]\n', encoding="utf-8")
+    assert "expected an object a line, not a list" in next(iter(open_catalogue(str(folder)))).detail

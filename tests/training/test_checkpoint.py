@@ -263,6 +263,13 @@ def test_the_newest_whole_step_is_taken_with_a_loud_line_and_the_damaged_one_mov
     assert sorted(path.name for path in (sealed / "damaged").iterdir()) == ["2", "2-again"]
 
 
+def test_a_step_in_another_steps_folder_is_damage(sealed):
+    (sealed / "2").rename(sealed / "7")
+    assert verify(sealed, 7) == ["holds step 2: the folder was renamed or copied"]
+    _, metadata = Checkpointer(sealed).restore(_abstract(_state()))
+    assert metadata["step"] == 1 and list_steps(sealed) == [1]
+
+
 def test_none_whole_is_refused_again_and_again_and_nothing_is_moved(sealed):
     for step in ("1", "2"):
         _flip(next((sealed / step / "state/d").iterdir()), 100)

@@ -104,7 +104,7 @@ def test_a_finished_run_is_left_as_it_is(tmp_path):
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
     again = LineTask()
     second = train(again, experiment(5, evaluate_every=3), tmp_path)
-    assert again.evaluated == [] and again.log == []
+    assert again.evaluated == [] and again.log == ["closed"]
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
     assert second.summary == first.summary
     np.testing.assert_array_equal(second.params["weight"]["kernel"], first.params["weight"]["kernel"])
@@ -136,6 +136,8 @@ def test_another_dataset_or_model_is_refused_before_training(tmp_path):
     train(LineTask(), experiment(5), tmp_path)
     with pytest.raises(RunMismatch, match="dataset: was 'numbers', is 'letters'"):
         train(LineTask(dataset="letters"), experiment(10), tmp_path)
+    with pytest.raises(RunMismatch, match="dataset: was 'numbers', is 'letters'"):
+        train(LineTask(dataset="letters"), experiment(5), tmp_path)  # Finished as it is.
     with pytest.raises(CheckpointMismatch, match="weight/kernel"):
         train(LineTask(features=2), experiment(10), tmp_path)
 
