@@ -79,7 +79,7 @@ def test_another_size(pipe):
         ({"num_images": 0}, "num_images=0"),
         ({"seed": -1}, "seed=-1"),
         ({"seed": MAX_SEED, "num_images": 2}, f"seeds from 0 to {MAX_SEED}"),
-        ({"steps": 0}, "steps must be at least 1, found 0"),
+        ({"steps": 0}, "steps must be from 1 to 10,000, found 0"),
         ({"guidance_scale": float("nan")}, "guidance_scale must be from 0 to"),
         ({"guidance_scale": -5}, "guidance_scale must be from 0 to"),
         ({"size": 8000}, "at most 4,096 pixels a side"),

@@ -33,7 +33,7 @@ def make_mesh(config: MeshConfig = MeshConfig(), devices=None) -> Mesh:
     sizes = [len(devices) // known if size == -1 else size for size in sizes]
     if int(np.prod(sizes)) != len(devices):
         raise ValueError(
-            f"config.mesh: found {asked}, which {len(devices)} devices cannot be arranged as; the sizes must multiply "
+            f"config.mesh: {asked} does not fit; found {len(devices)} devices: the sizes must multiply "
             "to that number, where one of them may be -1: what the others leave"
         )
     # jax.make_mesh defaults to Explicit and topologies.make_mesh to Auto: always say which.

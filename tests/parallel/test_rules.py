@@ -82,8 +82,8 @@ def test_all_axes_are_auto_and_one_may_take_what_is_left():
         (MeshConfig(data=-1, fsdp=-1), "at most one -1"),
         (MeshConfig(data=0), "expected positive sizes"),
         (MeshConfig(data=-2), "expected positive sizes"),
-        (MeshConfig(data=-1, fsdp=3), "which 8 devices cannot"),
-        (MeshConfig(data=16), "which 8 devices cannot"),
+        (MeshConfig(data=-1, fsdp=3), "does not fit; found 8"),
+        (MeshConfig(data=16), "does not fit; found 8"),
         (MeshConfig(data=-1, fsdp=16), "found 8"),
     ],
 )
