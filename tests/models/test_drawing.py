@@ -66,12 +66,6 @@ def test_neighbours_order_and_filling_up_change_no_bit(artist, params, drawn):
     np.testing.assert_array_equal(many[3:], drawn)
 
 
-def test_progress_counts_pictures_and_never_more_than_asked_for(artist, params):
-    done = []
-    artist.draw(params, SPACE.params, ["soup"] * 6, range(6), batch_size=4, progress=done.append)
-    assert done == [4, 6]
-
-
 def test_sampling_settings_are_those_of_the_config_unless_given(artist, params, drawn):
     draw = lambda **changes: artist.draw(
         params, SPACE.params, PROMPTS, [5, 6, 7, 8], batch_size=4, sampling=SamplingConfig(**changes)
