@@ -39,8 +39,6 @@ def main(arguments: list[str]) -> None:
         experiment = build(experiment_class(_CONFIG.value.task), _CONFIG.value.to_dict())
     except ConfigError as error:
         sys.exit(f"main.py: {error}")
-    except SyntaxError as error:
-        sys.exit(f"main.py: --config: {error.filename}, line {error.lineno}: no Python: {error.msg}")
     except OSError as error:
         # ml_collections keeps it until the config is asked for; the last line names the file.
         sys.exit(f"main.py: --config: {str(error).splitlines()[-1].strip()}")

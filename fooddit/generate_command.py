@@ -27,9 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, help="of the sampler (default: the run's)")
     parser.add_argument("--seed", type=int, default=0, help="of the first picture; the next ones count up (0)")
     parser.add_argument("--size", type=_size, metavar="SIDE|HxW", help="in pixels (default: as trained)")
-    parser.add_argument(
-        "--out", type=Path, required=True, metavar="DIR", help="folder for the PNGs; replaces no others"
-    )
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="for the PNGs; others are not replaced")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -175,9 +175,10 @@ class Pipeline:
     def _artist(self, size: int | tuple[int, int]) -> Artist:
         """One for each size, so that its program is compiled once."""
         sides = (size, size) if isinstance(size, numbers.Integral) else size
-        if not isinstance(sides, (tuple, list)) or [type(side) for side in sides] != [int, int]:
+        whole = isinstance(sides, (tuple, list)) and all(isinstance(side, numbers.Integral) for side in sides)
+        if not whole or len(sides) != 2:
             raise TypeError(f"size must be a side, or (height, width), in whole pixels, found {size!r}")
-        size = tuple(sides)
+        size = (int(sides[0]), int(sides[1]))
         if max(size) > MAX_SIDE:
             raise ValueError(f"size must be at most {MAX_SIDE:,} pixels a side, found {size[0]} x {size[1]}")
         if size not in self._artists:

@@ -124,10 +124,8 @@ class FolderCatalogue:
 
 def _as_spelled(folder: Path, name: str) -> Path:
     """The file of that name, in the Unicode form that the disk has it in: a table may have the other one."""
-    for form in ("NFC", "NFD"):
-        if not (folder / name).exists() and (other := folder / unicodedata.normalize(form, name)).exists():
-            return other
-    return folder / name
+    spellings = (name, unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name))
+    return next((path for spelling in spellings if (path := folder / spelling).exists()), folder / name)
 
 
 class SceneCatalogue:

@@ -114,6 +114,41 @@ def test_pictures_are_written_as_they_are_drawn(tmp_path, checkpoint, monkeypatc
         np.testing.assert_array_equal(np.asarray(Image.open(path)), picture(seed))
 
 
+def test_a_size_that_the_memory_does_not_hold_is_one_line(tmp_path, checkpoint, monkeypatch, capsys):
+    def stream(*_, **__):
+        raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 96017056310904 bytes.\nmore")
+        yield
+
+    monkeypatch.setattr(Loaded, "stream", stream)
+    assert generate(tmp_path / "out", "--prompt", "soup") == 2
+    assert "not enough memory for pictures of this --size: RESOURCE_EXHAUSTED: Out of" in one_line(capsys)
+
+
+def test_ctrl_c_ends_it_even_where_an_interrupt_would_be_swallowed(tmp_path):
+    code = f"""
+import os, signal, time
+import tests.bad_input.test_prompts_and_configs as made
+from fooddit.cli import main
+class Interrupted(made.Loaded):
+    def stream(self, *arguments, **options):
+        for number, drawn in enumerate(super().stream(*arguments, **options)):
+            if number == 2:
+                try:
+                    os.kill(os.getpid(), signal.SIGINT)
+                    time.sleep(5)
+                except KeyboardInterrupt:
+                    pass
+            yield drawn
+made.Pipeline.from_checkpoint = lambda *_: Interrupted()
+main(["generate", "--checkpoint", "run", "--num", "4", "--prompt", "soup", "--out", {str(tmp_path / "out")!r}])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={"PYTHONPATH": ":".join(sys.path)}
+    )
+    assert done.returncode == 130 and "Traceback" not in done.stderr, done.stderr
+    assert len(list((tmp_path / "out").iterdir())) == 2
+
+
 def test_kill_9_costs_no_picture_that_is_drawn(tmp_path):
     code = f"""
 import os, signal
