@@ -1,4 +1,4 @@
-# make quickstart: a model of dish scenes from nothing, in ten minutes. make test: the whole suite.
+# make quickstart: a model of dish scenes from nothing, in about ten minutes. make test: the whole suite.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin

@@ -1,4 +1,3 @@
-import argparse
 import shutil
 import sys
 import threading
@@ -12,7 +11,6 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec, SingleDeviceSharding
 
-from fooddit.training import checkpoint_command
 from fooddit.training.checkpoint import (
     CheckpointConfig,
     CheckpointCorrupted,
@@ -376,31 +374,3 @@ def test_keys_that_would_be_ambiguous_are_refused():
 def test_a_configuration_that_keeps_nothing_is_refused():
     with pytest.raises(ValueError, match="config.checkpoint.keep: found 0"):
         CheckpointConfig(every=1, keep=0)
-
-
-def _command(*words: str) -> int:
-    parser = argparse.ArgumentParser()
-    checkpoint_command.add_arguments(parser)
-    return checkpoint_command.run(parser.parse_args([str(word) for word in words]))
-
-
-def test_the_command_lists_and_hashes(whole, capsys):
-    assert _command("list", whole) == 0
-    header, *rows = capsys.readouterr().out.splitlines()
-    assert header.split() == ["step", "saved", "size", "arrays", "task"]
-    assert [(row.split()[0], row.split()[-1]) for row in rows] == [("1", "denoise"), ("2", "denoise")]
-    assert _command("hash", whole, "--step", "1") == 0
-    assert capsys.readouterr().out.split()[0] == parameters_hash(whole, 1)
-
-
-def test_the_command_tells_whole_steps_from_damaged_ones(damaged, capsys):
-    assert _command("verify", damaged) == 0
-    capsys.readouterr()
-    path = damaged / "2/metadata/metadata"
-    path.write_text(path.read_text().replace("denoise", "denoisy"))
-    assert _command("verify", damaged) == 1
-    out = capsys.readouterr().out
-    assert "1  whole" in out and "2  DAMAGED" in out and "2: metadata/metadata: does not match its checksum" in out
-    assert _command("verify", damaged, "--step", "1") == 0
-    assert _command("list", damaged) == 0
-    assert "damaged: run verify" in capsys.readouterr().out
