@@ -49,7 +49,7 @@ def _draw(args: argparse.Namespace, prompts: list[str]) -> int:
     pipeline = Pipeline.from_checkpoint(args.checkpoint, args.step)
     args.out.mkdir(parents=True, exist_ok=True)
     bar = tqdm(total=len(prompts) * args.num, unit="picture", delay=1)
-    with bar, warnings.catch_warnings(), naming_full_disk(args.out, _FULL_DISK), _naming_full_memory():
+    with bar, warnings.catch_warnings(), naming_full_disk(args.out, _FULL_DISK), _naming_size(args.size):
         warnings.showwarning = lambda message, *_: print(f"fooddit generate: {message}", file=sys.stderr)
         pictures = pipeline.stream(
             prompts,
@@ -99,13 +99,18 @@ def _ctrl_c_ends_it() -> Iterator[None]:
 
 
 @contextmanager
-def _naming_full_memory() -> Iterator[None]:
+def _naming_size(size: int | tuple[int, int] | None) -> Iterator[None]:
+    """What XLA says when a program is too large is no advice, and differs: RESOURCE_EXHAUSTED, or a kernel's error."""
+    from jax.errors import JaxRuntimeError
+
     try:
         yield
-    except RuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
+    except JaxRuntimeError as error:
+        if size is None:
             raise
-        raise ValueError(f"not enough memory for pictures of this --size: {str(error).splitlines()[0]}") from error
+        raise ValueError(
+            f"pictures of --size {size} cannot be drawn here, choose a smaller one: {str(error).splitlines()[0]}"
+        ) from error
 
 
 def _prompts(given: list[str], path: Path | None) -> list[str]:

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from jax.errors import JaxRuntimeError
 from PIL import Image
 
 from configs.stage1 import get_config
@@ -114,14 +115,17 @@ def test_pictures_are_written_as_they_are_drawn(tmp_path, checkpoint, monkeypatc
         np.testing.assert_array_equal(np.asarray(Image.open(path)), picture(seed))
 
 
-def test_a_size_that_the_memory_does_not_hold_is_one_line(tmp_path, checkpoint, monkeypatch, capsys):
+def test_a_size_that_cannot_be_drawn_here_is_one_line(tmp_path, checkpoint, monkeypatch, capsys):
     def stream(*_, **__):
-        raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 96017056310904 bytes.\nmore")
+        raise JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 96017056310904 bytes.\nmore")
         yield
 
     monkeypatch.setattr(Loaded, "stream", stream)
-    assert generate(tmp_path / "out", "--prompt", "soup") == 2
-    assert "not enough memory for pictures of this --size: RESOURCE_EXHAUSTED: Out of" in one_line(capsys)
+    assert generate(tmp_path / "out", "--prompt", "soup", "--size", "4096") == 2
+    assert "--size 4096 cannot be drawn here, choose a smaller one: RESOURCE_EXHAUSTED: Out of" in one_line(capsys)
+    # At the size it was trained for, it is another matter, and its traceback says more.
+    with pytest.raises(JaxRuntimeError):
+        generate(tmp_path / "out", "--prompt", "soup")
 
 
 def test_ctrl_c_ends_it_even_where_an_interrupt_would_be_swallowed(tmp_path):
