@@ -162,7 +162,8 @@ def _charts(curves: Mapping[str, list[Point]]) -> str:
     validation = [name for name in curves if name.startswith("val/loss")]
     if validation:
         charts.append(line_chart("Validation loss by timestep", _validation(curves, validation), log=False))
-    aligned = [name for name in curves if name.startswith("align/")]
+    # The attributes one by one are among the other metrics: their lines would be more than there are colours.
+    aligned = [name for name in curves if _is_alignment(name)]
     if aligned:
         lines = [Series(_words(n[6:]), curves[n], _COLOURS[i % len(_COLOURS)]) for i, n in enumerate(aligned)]
         charts.append(line_chart("Prompt alignment", lines, unit="%"))
@@ -171,6 +172,10 @@ def _charts(curves: Mapping[str, list[Point]]) -> str:
             draw = _plain if name in _EXACT else _smoothed
             charts.append(draw(title, curves[name], **options))
     return f'<h2>Curves</h2><div class="charts">{"".join(charts)}</div>' if any(charts) else ""
+
+
+def _is_alignment(name: str) -> bool:
+    return name.startswith("align/") and name.endswith("all_exact")
 
 
 def _validation(curves: Mapping[str, list[Point]], names: list[str]) -> list[Series]:
@@ -213,7 +218,8 @@ def _goodput(workdir: Path) -> str:
 def _others(curves: Mapping[str, list[Point]]) -> str:
     """Whatever else the task reported."""
     known = {"train/loss", "train/skipped", *_CHARTS}
-    names = [name for name in curves if name not in known and not name.startswith(("val/loss", "align/"))]
+    shown = lambda name: name in known or name.startswith("val/loss") or _is_alignment(name)
+    names = [name for name in curves if not shown(name)]
     charts = "".join(_plain(name, curves[name], log=False) for name in sorted(names) if len(curves[name]) > 1)
     return f'<details><summary>Other metrics</summary><div class="charts">{charts}</div></details>' if charts else ""
 

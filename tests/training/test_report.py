@@ -47,7 +47,7 @@ def _run(workdir: Path, steps: int = 200) -> Path:
         writer.scalars(step, {"train/loss": loss, "train/data_wait": 0.01, "train/images_per_second": 640.0})
         writer.scalars(step, {"train/grad_norm": 1.0, "train/learning_rate": 1e-3, "train/odd_number": step})
         if step % 100 == 0:
-            writer.scalars(step, {"val/loss": 0.5, **BINS, "align/kind": 0.9})
+            writer.scalars(step, {"val/loss": 0.5, **BINS, "align/kind": 0.9, "align/all_exact": 0.8})
             grid = np.full((8, 8, 3), step % 256, np.uint8)
             writer.image(step, "samples", grid, prompts=["<b>ramen</b>", "一碗拉面"])
     writer.close()
@@ -85,7 +85,15 @@ def test_a_whole_run_is_on_one_page(tmp_path):
     for text in ("Training loss", "Validation loss by timestep", "t 0.8–1.0", "Gradient norm", "Learning rate"):
         assert text in page.text, text
     assert "t 0.2–0.4" in page.text and "t 0.0–0.2" not in page.text
-    for text in ("Prompt alignment", "train/odd_number", "<b>ramen</b>", "一碗拉面", "data.source", "scenes:<20>"):
+    for text in (
+        "Prompt alignment",
+        "align/kind",
+        "train/odd_number",
+        "<b>ramen</b>",
+        "一碗拉面",
+        "data.source",
+        "scenes:<20>",
+    ):
         assert text in page.text, text
     assert page.text.count("step 200") == 1 and page.text.count("step 100") == 1
 
