@@ -101,15 +101,19 @@ def _train(experiment, workdir: str, supervisor):
     from fooddit.parallel.compilation_cache import keep_compiled_programs
     from fooddit.tasks import make_task
     from fooddit.training.goodput import LEDGER_FILE
-    from fooddit.training.loop import train
+    from fooddit.training.loop import device_mesh, train
     from fooddit.training.mirror import local_workdir
     from fooddit.training.resume import check_experiment, only_one
+    from fooddit.training.transfer import source_metadata
 
     keep_compiled_programs()
     with local_workdir(workdir, at_end=supervisor.at_end) as (local, checkpoints), only_one(local):
         supervisor.workdir, supervisor.ledger.path = local, local / LEDGER_FILE
-        # Before anything is rendered, made or compiled: may this workdir be gone on with at all?
+        # Before anything is rendered, made or compiled: can this be run at all, and gone on with here?
+        device_mesh(experiment)
         saved = check_experiment(checkpoints, experiment)
+        if saved is None and experiment.init_from:
+            source_metadata(experiment.init_from)
         task = make_task(experiment, local, saved and saved["task"])
         result = train(task, experiment, local, supervisor, checkpoints)
         print_result(result.summary, local)

@@ -8,6 +8,8 @@ import sys
 import typing
 from pathlib import Path
 
+import pytest
+
 from fooddit.tasks.denoise import DenoiseExperiment
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -75,3 +77,17 @@ def test_weights_that_are_none_are_one_line(tmp_path):
     text.write_text("nothing")
     error = one_line(f"--config.space.autoencoder={text}", f"--workdir={tmp_path / 'run'}")
     assert f"{text}: expected weights written by fooddit" in error
+
+
+@pytest.mark.parametrize(
+    "flag, expected",
+    [
+        ("--config.init_from=runs/none", "config.init_from: .*runs/none is no folder; expected a workdir"),
+        ("--config.init_from=tests", "config.init_from: .*tests holds no checkpoints"),
+        ("--config.mesh.data=12345", "config.mesh: .*does not fit; found .* devices"),
+    ],
+)
+def test_what_cannot_run_is_said_before_anything_is_rendered(tmp_path, flag, expected):
+    error = one_line(flag, f"--workdir={tmp_path / 'run'}")
+    assert re.search(expected, error), error
+    assert not list((tmp_path / "run").glob("records*"))

@@ -29,8 +29,8 @@ from fooddit.models.text_to_image import SamplingConfig, TextToImage, flops_per_
 from fooddit.tasks.neighbours import Neighbours, TrainingNeighbours
 from fooddit.tasks.scene_alignment import alignment, scene_prompts, scene_specs
 from fooddit.tasks.sheets import neighbour_sheet, photo_sheet, scene_sheet
-from fooddit.training.checkpoint import load_parameters
 from fooddit.training.task import Evaluation, Experiment
+from fooddit.training.transfer import source_metadata
 
 TIME_BINS = 5
 
@@ -234,8 +234,10 @@ def _tokenizer(experiment: DenoiseExperiment, dataset, saved: dict | None) -> To
     if saved is not None:
         return Tokenizer.from_json(saved["tokenizer"])
     if experiment.init_from:
-        _, metadata = load_parameters(experiment.init_from)
-        return Tokenizer.from_json(metadata["task"]["tokenizer"])
+        made = source_metadata(experiment.init_from)["task"]
+        if "tokenizer" not in made:
+            raise ConfigError(f"config.init_from: {experiment.init_from} is no run of the task 'denoise': no tokenizer")
+        return Tokenizer.from_json(made["tokenizer"])
     return train_tokenizer((caption.text for caption in dataset.captions()), experiment.text.vocabulary)
 
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from etils import epath
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from fooddit import config as config_module
 from fooddit.parallel import batch_sharding, make_mesh, parameter_shardings, state_shardings
@@ -64,10 +64,7 @@ def train(
     workdir.mkdir(parents=True, exist_ok=True)
 
     # Devices: everything is laid out before anything is made.
-    try:
-        mesh = make_mesh(experiment.mesh)
-    except ValueError as error:
-        raise config_module.ConfigError(str(error)) from error
+    mesh = device_mesh(experiment)
     replicated = NamedSharding(mesh, PartitionSpec())
     optimizer = make_optimizer(experiment.optimizer, settings.steps, task.axes)
     learning_rate = schedule(experiment.optimizer, settings.steps)
@@ -184,6 +181,14 @@ def train(
             evaluation.sheet.save(workdir / "samples.png", optimize=True)
         write_report(workdir)
     return Result(jax.device_get(state.opt_state["ema"].params), evaluation, summary)
+
+
+def device_mesh(experiment: Experiment) -> Mesh:
+    """The mesh of config.mesh over all devices. ConfigError if they cannot be laid out so."""
+    try:
+        return make_mesh(experiment.mesh)
+    except ValueError as error:
+        raise config_module.ConfigError(str(error)) from error
 
 
 def abstract_state(task: Task, optimizer, mesh) -> State:

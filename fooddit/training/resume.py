@@ -10,7 +10,7 @@ from typing import Any
 
 from etils import epath
 
-from fooddit.config import differences
+from fooddit.config import differences, to_dict
 from fooddit.training.checkpoint_layout import CheckpointCorrupted, list_steps, read_record
 from fooddit.training.task import BatchIterator, Experiment
 
@@ -34,7 +34,7 @@ def check_experiment(directory: epath.PathLike, experiment: Experiment) -> dict[
     """The newest checkpoint's metadata, None for a new run. RunMismatch, naming each key, if it had another config.
 
     Keys that do not change what is learned may differ (`config.differences`), and those that
-    config.checkpoint.accept_changes names.
+    config.checkpoint.accept_changes names; a name there that is no key is refused, too.
     """
     accepted, metadata = experiment.checkpoint.accepted, newest_metadata(directory)
     if metadata is None:
@@ -44,6 +44,11 @@ def check_experiment(directory: epath.PathLike, experiment: Experiment) -> dict[
         raise RunMismatch(
             f"{directory} holds checkpoints of the task {saved['task']!r}, this config's is {experiment.task!r}; give "
             "another --workdir"
+        )
+    if unknown := _unknown(experiment, metadata["data"]["fingerprint"]):
+        raise RunMismatch(
+            f"config.checkpoint.accept_changes: {', '.join(unknown)}: expected keys or sections of the config "
+            f"(see --print_config), or of the data: {', '.join(metadata['data']['fingerprint'])}"
         )
     changed = {
         key: values
@@ -59,6 +64,19 @@ def check_experiment(directory: epath.PathLike, experiment: Experiment) -> dict[
             f"--config.checkpoint.accept_changes={names}"
         )
     return metadata
+
+
+def _unknown(experiment: Experiment, fingerprint: Mapping[str, Any]) -> list[str]:
+    """Names in config.checkpoint.accept_changes that neither the config has nor the data's fingerprint."""
+    known = {*_names(to_dict(experiment)), *fingerprint}
+    return [name for name in experiment.checkpoint.accepted if name not in known]
+
+
+def _names(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    for name, value in values.items():
+        yield prefix + name
+        if isinstance(value, Mapping):
+            yield from _names(value, f"{prefix}{name}.")
 
 
 def check_data(saved: Mapping[str, Any], batches: BatchIterator, directory: epath.Path, experiment: Experiment) -> None:

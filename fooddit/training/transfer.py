@@ -4,6 +4,21 @@ from typing import Any
 
 import jax
 
+from fooddit.config import ConfigError
+from fooddit.training.checkpoint_layout import find_checkpoints
+from fooddit.training.resume import newest_metadata
+
+
+def source_metadata(source: str) -> dict[str, Any]:
+    """Metadata of the run that config.init_from names; reads no arrays. ConfigError if there is none."""
+    try:
+        metadata = newest_metadata(find_checkpoints(source))
+    except FileNotFoundError as error:
+        raise ConfigError(f"config.init_from: {error}") from error
+    if metadata is None:
+        raise ConfigError(f"config.init_from: {source} has no whole step; see: python -m fooddit checkpoint list")
+    return metadata
+
 
 def merge_by_name(params: Any, loaded: dict, source: str) -> Any:
     """`params` with every leaf that `loaded` has under the same name and shape; prints what it did not find.
@@ -12,7 +27,7 @@ def merge_by_name(params: Any, loaded: dict, source: str) -> Any:
       source: what `loaded` came from, for the messages.
 
     Raises:
-      ValueError: nothing fits.
+      ConfigError: nothing fits.
     """
     found = {_name(path): leaf for path, leaf in jax.tree.leaves_with_path(loaded)}
     missing, reshaped, used = [], [], set()
@@ -32,7 +47,7 @@ def merge_by_name(params: Any, loaded: dict, source: str) -> Any:
     merged = jax.tree.map_with_path(pick, params)
     unexpected = sorted(set(found) - used)
     if len(missing) + len(reshaped) == len(jax.tree.leaves(params)):
-        raise ValueError(f"config.init_from: {source} has no parameter of this model's names and shapes")
+        raise ConfigError(f"config.init_from: {source} has no parameter of this model's names and shapes")
     taken, total = len(used) - len(reshaped), len(jax.tree.leaves(params))
     print(f"starting from {source}: {taken} of {total} parameters by name", flush=True)
     for title, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", reshaped)):

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from fooddit.config import ConfigError
 from fooddit.diffusion import example_keys, example_noise
 from fooddit.training.checkpoint import CheckpointConfig, CheckpointMismatch, load_parameters
 from fooddit.training.loop import tile, train
@@ -172,7 +173,7 @@ def test_init_from_a_run_with_nothing_in_common_is_refused(tmp_path):
             super().__init__()
             self.shapes, self.axes = {"other": self.shapes["weight"]}, {"other": self.axes["weight"]}
 
-    with pytest.raises(ValueError, match="no parameter of this model"):
+    with pytest.raises(ConfigError, match="no parameter of this model"):
         train(Other(), experiment(2, init_from=str(tmp_path / "first")), tmp_path / "second")
 
 

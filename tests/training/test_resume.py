@@ -58,8 +58,11 @@ def test_another_config_is_refused_with_every_key_and_both_values(checkpoints):
     check_experiment(checkpoints, accepting("config.optimizer", optimizer=other.optimizer))
     with pytest.raises(RunMismatch, match="optimizer.clip"):
         check_experiment(checkpoints, accepting("optimizer.learning_rate", optimizer=other.optimizer))
-    with pytest.raises(RunMismatch, match="optimizer.clip"):
-        check_experiment(checkpoints, accepting("optim", optimizer=other.optimizer))
+
+
+def test_accepting_what_is_no_key_is_refused(checkpoints):
+    with pytest.raises(RunMismatch, match=r"accept_changes: optim, optimizer.lr: expected .*of the data: dataset"):
+        check_experiment(checkpoints, accepting("optim,train.steps,optimizer.lr,dataset,checkpoint"))
 
 
 def test_another_task_is_refused(checkpoints):
