@@ -51,7 +51,7 @@ class Summary:
     def __str__(self) -> str:
         lines = [f"{self.source} -> {self.folder}"]
         lines += [
-            f"  {split:8} {self.records[split]:7,} pictures of {self.clusters[split]:,} dishes" for split in SPLITS
+            f"  {split:8} {self.records[split]:7,} pictures in {self.clusters[split]:,} groups" for split in SPLITS
         ]
         lines += [f"  no picture in {split}: {_WITHOUT[split]}" for split in SPLITS if not self.records[split]]
         lines += [f"  rejected {count:7,} {reason}" for reason, count in self.rejected.items()]
