@@ -47,7 +47,6 @@ def _draw(args: argparse.Namespace, prompts: list[str]) -> int:
 
     keep_compiled_programs()
     pipeline = Pipeline.from_checkpoint(args.checkpoint, args.step)
-    args.out.mkdir(parents=True, exist_ok=True)
     bar = tqdm(total=len(prompts) * args.num, unit="picture", delay=1)
     with bar, warnings.catch_warnings(), naming_full_disk(args.out, _FULL_DISK), _naming_size(args.size):
         warnings.showwarning = lambda message, *_: print(f"fooddit generate: {message}", file=sys.stderr)
@@ -59,6 +58,7 @@ def _draw(args: argparse.Namespace, prompts: list[str]) -> int:
             guidance_scale=args.guidance_scale,
             size=args.size,
         )
+        args.out.mkdir(parents=True, exist_ok=True)  # Only now: what `stream` refuses leaves nothing behind.
         for number, picture in enumerate(pictures):
             path = args.out / f"{number // args.num:04d}-{_slug(picture.prompt)}-{picture.seed}.png"
             _keep_another(path, picture)

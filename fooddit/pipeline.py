@@ -1,5 +1,6 @@
 """A checkpoint as a Python object that makes pictures."""
 
+import itertools
 import numbers
 import warnings
 from collections.abc import Iterator, Sequence
@@ -147,19 +148,19 @@ class Pipeline:
         sampling = replace(self.experiment.sampling, **{k: v for k, v in changes.items() if v is not None})
         artist = self._artist(self.experiment.data.image_size if size is None else size)
         self._warn_of_cut(prompts)
-        wanted = [(text, seed + i) for text in prompts for i in range(num_images)]
+        # Pairs come as they are drawn, once for the model and once for the names: a list of them may be endless.
+        wanted, named = itertools.tee((text, seed + i) for text in prompts for i in range(num_images))
         batches = artist.draw_batches(
             self.params,
             self.space.params,
-            [text for text, _ in wanted],
-            [number for _, number in wanted],
+            wanted,
             batch_size=BATCH_SIZE,
             sampling=replace(sampling, shift=sampling.shift * self._shift(artist)),
         )
         images = (image for batch in batches for image in batch)
         return (
             Picture(Image.fromarray(image), text, number, self.name, sampling)
-            for image, (text, number) in zip(images, wanted, strict=True)
+            for image, (text, number) in zip(images, named, strict=True)
         )
 
     def _warn_of_cut(self, prompts: Sequence[str]) -> None:

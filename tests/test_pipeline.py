@@ -72,6 +72,11 @@ def test_another_size(pipe):
     assert [picture.size for picture in pipe(EN, size=(32, 48), num_images=2)] == [(48, 32)] * 2
 
 
+def test_the_first_pictures_do_not_wait_for_a_list_of_all(pipe, pictures):
+    endless = pipe.stream([EN, ZH], num_images=10**9, seed=7)
+    assert all(same(next(endless).image, picture) for picture in pictures[:3])
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
@@ -140,5 +145,6 @@ def test_generate_writes_the_pipelines_pictures(tiny_run, pictures, tmp_path, ca
     draw = ["generate", "--checkpoint", str(tiny_run), "--out", str(tmp_path / "out"), *arguments[:2], "--seed", "7"]
     assert main([*draw, "--num", "1"]) == 0
     assert main([*draw, "--num", "1", "--guidance-scale", "3"]) == 2
+    assert main([*draw[:-2], "--seed", "-1", "--out", str(tmp_path / "none")]) == 2 and not (tmp_path / "none").exists()
     error = capsys.readouterr().err
     assert f"{files[0]} is another picture (guidance_scale: 2.0, now 3.0)" in error and files[0].read_bytes() == before

@@ -127,6 +127,9 @@ def _require_new(out: Path) -> None:
         raise FileExistsError(f"{out}: a mount point cannot be replaced; choose a folder inside of it")
     if out.is_symlink() or out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FileExistsError(f"{out}: exists already; choose another folder or remove it first")
+    above = next(path for path in out.absolute().parents if path.exists())
+    if not above.is_dir():
+        raise NotADirectoryError(f"{out}: {above} is a file, expected a folder")
 
 
 @contextlib.contextmanager

@@ -1,7 +1,8 @@
 """Captions in, pictures out: the sampler, compiled once for a batch size and a picture size."""
 
 import functools
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 import jax
@@ -61,29 +62,31 @@ class Artist:
         sampling: SamplingConfig | None = None,
     ) -> np.ndarray:
         """uint8 pictures (prompts, height, width, 3), one a prompt, from the noise of the seed beside it."""
-        batches = self.draw_batches(params, frozen, prompts, seeds, batch_size=batch_size, sampling=sampling)
-        return np.concatenate(list(batches))
+        if len(prompts) != len(seeds):
+            raise ValueError(f"{len(prompts)} prompts and {len(seeds)} seeds: expected one seed a prompt")
+        wanted = zip(prompts, seeds, strict=True)
+        return np.concatenate(list(self.draw_batches(params, frozen, wanted, batch_size=batch_size, sampling=sampling)))
 
     def draw_batches(
         self,
         params,
         frozen,
-        prompts: Sequence[str],
-        seeds: Sequence[int],
+        wanted: Iterable[tuple[str, int]],
         *,
         batch_size: int,
         sampling: SamplingConfig | None = None,
     ) -> Iterator[np.ndarray]:
-        """The pictures of `draw` in parts of at most `batch_size`, each as soon as it is drawn."""
-        if len(prompts) != len(seeds):
-            raise ValueError(f"{len(prompts)} prompts and {len(seeds)} seeds: expected one seed a prompt")
+        """The pictures of `draw` in parts of at most `batch_size`, each as soon as it is drawn.
+
+        `wanted`: prompts with their seeds, taken a part at a time.
+        """
         run = functools.partial(self._run, sampling=sampling or self.config.sampling)
-        for start in range(0, len(prompts), batch_size):
-            rows = slice(start, start + batch_size)
-            encoded = [self.tokenizer.encode(prompt, self.config.text.length) for prompt in prompts[rows]]
+        wanted = iter(wanted)
+        while part := list(itertools.islice(wanted, batch_size)):
+            encoded = [self.tokenizer.encode(prompt, self.config.text.length) for prompt, _ in part]
             missing = batch_size - len(encoded)
             ids, mask = map(np.stack, zip(*encoded, *[encoded[0]] * missing, strict=True))
-            numbers = np.array([*seeds[rows], *[0] * missing], np.uint32)
+            numbers = np.array([*(seed for _, seed in part), *[0] * missing], np.uint32)
             yield np.asarray(run(params, frozen, ids, mask, numbers))[: len(encoded)]
 
     def _draw(self, params, frozen, ids, mask, seeds, *, sampling: SamplingConfig):

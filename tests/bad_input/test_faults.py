@@ -141,7 +141,7 @@ def test_places_that_cannot_be_written_are_refused_before_any_work(menu, tmp_pat
         "/proc/out": "/proc",
         "ftp://host/records": "no store of that kind is known",
         str(tmp_path / "file"): "exists already",
-        str(tmp_path / "file/out"): "file",
+        str(tmp_path / "file/out"): f"{tmp_path / 'file'} is a file, expected a folder",
         str(tmp_path / "link"): "exists already",
     }
     for out, message in places.items():
