@@ -13,6 +13,7 @@ if __name__ == "__main__":
 import json
 import os
 import sys
+import traceback
 from pathlib import Path
 
 from absl import app, flags, logging
@@ -36,7 +37,10 @@ def main(arguments: list[str]) -> None:
     if len(arguments) > 1:
         sys.exit(f"main.py: found {arguments[1:]}, expected only flags; see --help")
     try:
-        experiment = build(experiment_class(_CONFIG.value.task), _CONFIG.value.to_dict())
+        if not hasattr(_CONFIG.value, "to_dict"):
+            raise ConfigError(f"--config: get_config() returned a {type(_CONFIG.value).__name__}, expected a ConfigDict")
+        values = _CONFIG.value.to_dict()
+        experiment = build(experiment_class(values.get("task")), values)
     except ConfigError as error:
         sys.exit(f"main.py: {error}")
     except OSError as error:
@@ -61,12 +65,29 @@ def parse_flags(arguments: list[str]) -> list[str]:
         sys.exit(f"main.py: {str(error).strip().splitlines()[-1]}; see --help")
     except SyntaxError as error:
         sys.exit(f"main.py: --config: {error.filename}, line {error.lineno}: no Python: {error.msg}")
-    except (AttributeError, KeyError) as error:
+    except Exception as error:
+        # A config file is a program: whatever it raises is told with its place.
+        if place := _place_in_config(error):
+            sys.exit(f"main.py: --config: {place}: {type(error).__name__}: {error}")
+        if not isinstance(error, (AttributeError, KeyError)):
+            raise
         # What ml_collections raises, one in the other, for a key that the config does not have.
         cause = error
         while isinstance(cause, Exception):
             cause = cause.args[0]
+        if "get_config" in cause:
+            sys.exit("main.py: --config: the file has no function get_config; see configs/stage1.py for one that does")
         sys.exit(f"main.py: unknown key in a --config flag: {' '.join(cause.split())}; see --print_config")
+
+
+def _place_in_config(error: Exception) -> str:
+    """FILE, line N of the innermost line of the config file that was running, or nothing."""
+    lines = [
+        f"{frame.f_code.co_filename}, line {line}"
+        for frame, line in traceback.walk_tb(error.__traceback__)
+        if frame.f_globals.get("__name__") == "config_config"  # The name under which ml_collections loads --config.
+    ]
+    return lines[-1] if lines else ""
 
 
 def run(experiment, workdir: str | os.PathLike, export: Path | None = None) -> None:

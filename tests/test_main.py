@@ -67,6 +67,22 @@ def test_what_cannot_be_a_config_is_one_line(tmp_path):
     assert f"--config: {text}, line 1: no Python" in one_line(f"--config={text}")
 
 
+@pytest.mark.parametrize(
+    "lines, expected",
+    [
+        ("def get_config():\n    return 1 / 0", ", line 2: ZeroDivisionError: division by zero"),
+        ("import fooddit.nothing", ", line 1: ModuleNotFoundError: No module named 'fooddit.nothing'"),
+        ("def config(): pass", "the file has no function get_config"),
+        ("def get_config():\n    return {'task': 'denoise'}", r"get_config\(\) returned a dict, expected a ConfigDict"),
+    ],
+)
+def test_a_config_that_fails_is_one_line_with_its_place(tmp_path, lines, expected):
+    path = tmp_path / "mine.py"
+    path.write_text(lines)
+    error = one_line(f"--config={path}", f"--workdir={tmp_path / 'run'}")
+    assert re.search(f"--config: .*{expected}", error), error
+
+
 def test_an_export_that_will_not_come_is_refused_before_the_training(tmp_path):
     error = one_line(f"--export={tmp_path / 'w.safetensors'}", f"--workdir={tmp_path / 'run'}")
     assert "the task 'denoise' has no weights to export" in error and not (tmp_path / "run").exists()
