@@ -12,6 +12,7 @@ if __name__ == "__main__":
 
 import json
 import os
+import re
 import sys
 import traceback
 from pathlib import Path
@@ -32,13 +33,16 @@ def main(arguments: list[str]) -> None:
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)
     from fooddit.config import ConfigError, build, describe
+    from fooddit.streams import silence
     from fooddit.tasks import experiment_class, task_class
 
     if len(arguments) > 1:
         sys.exit(f"main.py: found {arguments[1:]}, expected only flags; see --help")
     try:
         if not hasattr(_CONFIG.value, "to_dict"):
-            raise ConfigError(f"--config: get_config() returned a {type(_CONFIG.value).__name__}, expected a ConfigDict")
+            raise ConfigError(
+                f"--config: get_config() returned a {type(_CONFIG.value).__name__}, expected a ConfigDict"
+            )
         values = _CONFIG.value.to_dict()
         experiment = build(experiment_class(values.get("task")), values)
     except ConfigError as error:
@@ -47,24 +51,33 @@ def main(arguments: list[str]) -> None:
         # ml_collections keeps it until the config is asked for; the last line names the file.
         sys.exit(f"main.py: --config: {str(error).splitlines()[-1].strip()}")
     if _PRINT.value:
-        print("\n".join(describe(experiment)))
+        try:
+            print("\n".join(describe(experiment)), flush=True)
+        except OSError as error:
+            silence(sys.stdout)
+            sys.exit(f"main.py: stdout: {error.strerror}")
         return
     if not _WORKDIR.value:
         sys.exit("main.py: --workdir is missing: a folder for checkpoints, metrics and the report")
     if _EXPORT.value and not hasattr(task_class(experiment.task), "export"):
         sys.exit(f"main.py: --export: the task {experiment.task!r} has no weights to export; its checkpoints hold them")
-    run(experiment, _WORKDIR.value, Path(_EXPORT.value) if _EXPORT.value else None)
+    # No shell expands the ~ of --workdir=~/runs.
+    run(experiment, os.path.expanduser(_WORKDIR.value), Path(_EXPORT.value).expanduser() if _EXPORT.value else None)
 
 
 def parse_flags(arguments: list[str]) -> list[str]:
     """absl's flags, whose errors are one line here and not a traceback; returns what is no flag."""
+    given = [argument for argument in arguments if re.match("--?config(=|$)", argument)]
+    if len(given) > 1:
+        sys.exit(f"main.py: --config is given {len(given)} times: {' '.join(given)}; expected one")
     try:
         return flags.FLAGS(arguments)
     except flags.Error as error:
         # An error inside of a config file comes with its traceback; the last line says what is wrong.
         sys.exit(f"main.py: {str(error).strip().splitlines()[-1]}; see --help")
     except SyntaxError as error:
-        sys.exit(f"main.py: --config: {error.filename}, line {error.lineno}: no Python: {error.msg}")
+        place = f"{error.filename}, line {error.lineno}" if error.filename else given[0].partition("=")[2]
+        sys.exit(f"main.py: --config: {place}: no Python: {error.msg}")
     except Exception as error:
         # A config file is a program: whatever it raises is told with its place.
         if place := _place_in_config(error):
@@ -93,11 +106,15 @@ def _place_in_config(error: Exception) -> str:
 def run(experiment, workdir: str | os.PathLike, export: Path | None = None) -> None:
     """Trains, reports, and writes the averaged weights to `export` if asked to. Exits as `fooddit.training.supervisor`
     says: 0 done, 42 restart me, 3 no whole checkpoint, 1 what a person has to mend, as one message."""
+    from fooddit.streams import outlive_readers
     from fooddit.training.goodput import Ledger
     from fooddit.training.supervisor import INTERRUPTED, NOT_WHOLE, Stopped, Supervisor
 
+    outlive_readers()
     with Supervisor(Ledger(started=_STARTED), hang_seconds=experiment.train.hang_seconds) as supervisor:
         # What takes seconds to import comes under the supervisor's eyes.
+        from jax.errors import JaxRuntimeError
+
         from fooddit.training.checkpoint import NoWholeCheckpoint
 
         try:
@@ -115,6 +132,13 @@ def run(experiment, workdir: str | os.PathLike, export: Path | None = None) -> N
             sys.exit(NOT_WHOLE)
         except _mendable() as error:
             sys.exit(f"main.py: {error}")
+        except JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            sys.exit(
+                f"main.py: out of memory: {str(error).splitlines()[0].rstrip('.')}; lower config.data.batch_size or "
+                "config.data.image_size, or raise config.train.accumulate"
+            )
 
 
 def _train(experiment, workdir: str, supervisor):
@@ -198,8 +222,10 @@ def _alignment_table(alignment: dict) -> str:
 
 
 if __name__ == "__main__":
+    from fooddit.streams import open_streams
     from fooddit.training.host_memory import keep_freed_memory
 
+    open_streams()
     keep_freed_memory()  # Before a config imports JAX.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     flags.mark_flag_as_required("config")

@@ -6,6 +6,8 @@ import os
 import sys
 from collections.abc import Sequence
 
+from fooddit.streams import open_streams, silence
+
 COMMANDS = {
     "prepare": ("fooddit.data.prepare_command", "a catalogue of photos (or scenes, or a TFDS builder) becomes records"),
     "generate": ("fooddit.generate_command", "pictures from a checkpoint"),
@@ -26,17 +28,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     # What XLA and gRPC write at start-up says nothing to a user.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    # A Chinese file name must not end a command on a terminal that cannot show it.
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
+    open_streams()
     try:
         return args.run(args)
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # Whoever read our output has seen enough; nothing is left to be flushed into a closed pipe at the exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        silence(sys.stdout)  # Whoever read it has seen enough.
         return 141
     except (ValueError, OSError, LookupError) as error:
         print(f"fooddit {args.command}: {error}", file=sys.stderr)

@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     """Draws and writes DIR/NNNN-prompt-seed.png with a line for each, as soon as it is drawn; returns the exit code."""
     prompts = _prompts(args.prompt, args.prompt_file)
     _require_writable(args.out)
-    with _ctrl_c_ends_it():
+    with _ctrl_c_ends_it(args.out):
         return _draw(args, prompts)
 
 
@@ -89,9 +89,17 @@ def _keep_another(path: Path, picture) -> None:
 
 
 @contextmanager
-def _ctrl_c_ends_it() -> Iterator[None]:
-    """A callback may swallow a KeyboardInterrupt that is raised in it; every picture on disk is whole anyway."""
-    before = signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+def _ctrl_c_ends_it(folder: Path) -> Iterator[None]:
+    """A callback may swallow a KeyboardInterrupt that is raised in it; every picture with a name is whole anyway."""
+
+    def end(*_) -> None:
+        from fooddit.pipeline import partial_name
+
+        for path in folder.glob(partial_name(Path("*.png")).name):
+            path.unlink(missing_ok=True)
+        os._exit(130)
+
+    before = signal.signal(signal.SIGINT, end)
     try:
         yield
     finally:

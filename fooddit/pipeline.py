@@ -2,6 +2,7 @@
 
 import itertools
 import numbers
+import os
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -45,19 +46,31 @@ class Picture:
         return {name: str(value) for name, value in facts.items()}
 
     def save(self, path: str | Path) -> None:
-        """Writes a PNG whose text chunks hold `facts`; whole or not at all. IsADirectoryError for a folder."""
+        """Writes a PNG whose text chunks hold `facts`; whole or not at all.
+
+        IsADirectoryError for a folder, FileNotFoundError if its folder is not there, ValueError if it is not *.png.
+        """
         path = Path(path)
         if path.is_dir():
             raise IsADirectoryError(f"{path} is a folder; expected the name of a file, as {path / 'picture.png'}")
+        if path.suffix.lower() != ".png":
+            raise ValueError(f"{path}: expected a name ending in .png: a PNG's text keeps what made the picture")
+        if not path.parent.is_dir():
+            raise FileNotFoundError(f"{path.parent} is no folder; make it first")
         info = PngInfo()
         for name, value in self.facts.items():
             info.add_itxt(name, value)
-        partial = path.with_name(f".{path.name}.partial")
+        partial = partial_name(path)
         try:
             self.image.save(partial, "PNG", pnginfo=info)
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
+
+
+def partial_name(path: Path) -> Path:
+    """Where this process writes a picture before it gets its name."""
+    return path.with_name(f".{path.name}.{os.getpid()}.partial")
 
 
 class Pipeline:
@@ -129,8 +142,8 @@ class Pipeline:
         prompts = [prompt] if isinstance(prompt, str) or prompt is None else list(prompt)
         if not all(isinstance(text, str) for text in prompts):
             raise TypeError(f"prompts must be text, found {prompts!r}")
-        for name, value in (("num_images", num_images), ("seed", seed), ("steps", steps)):
-            if value is not None and (isinstance(value, bool) or not isinstance(value, numbers.Integral)):
+        for name, value in (("num_images", num_images), ("seed", seed), ("steps", 1 if steps is None else steps)):
+            if isinstance(value, bool) or not isinstance(value, numbers.Integral):
                 raise TypeError(f"{name} must be a whole number, found {value!r}")
         if not prompts:
             raise ValueError("found no prompt; expected a text or a list of texts")
@@ -139,10 +152,13 @@ class Pipeline:
                 check_prompt(text)
             except ValueError as error:
                 raise ValueError(f"prompt {number} {error}") from error
-        if num_images < 1 or not 0 <= seed <= MAX_SEED - (num_images - 1):
+        num_images, seed = int(num_images), int(seed)  # NumPy's integers would wrap.
+        if num_images < 1:
+            raise ValueError(f"found num_images={num_images}, expected at least 1")
+        if not 0 <= seed <= MAX_SEED - (num_images - 1):
             raise ValueError(
-                f"found num_images={num_images}, seed={seed}; expected at least 1, and seeds from 0 to {MAX_SEED} for "
-                f"all of them: the last picture's would be {seed + num_images - 1}"
+                f"found num_images={num_images}, seed={seed}; expected seeds from 0 to {MAX_SEED} for all of them: the "
+                f"last picture's would be {seed + num_images - 1}"
             )
         changes = {"steps": steps, "guidance_scale": None if guidance_scale is None else float(guidance_scale)}
         sampling = replace(self.experiment.sampling, **{k: v for k, v in changes.items() if v is not None})

@@ -23,7 +23,10 @@ def count(cls) -> int:
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, str(ROOT / "main.py"), f"--config={ROOT / 'configs/stage1.py'}:tiny", *arguments]
+    config = (
+        [] if any(a.startswith("--config=") for a in arguments) else [f"--config={ROOT / 'configs/stage1.py'}:tiny"]
+    )
+    command = [sys.executable, str(ROOT / "main.py"), *config, *arguments]
     return subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
 
 
@@ -65,6 +68,8 @@ def test_what_cannot_be_a_config_is_one_line(tmp_path):
     text = tmp_path / "notes.md"
     text.write_text("No Python here.\n")
     assert f"--config: {text}, line 1: no Python" in one_line(f"--config={text}")
+    # ml_collections would take of the second what it has, and the rest of the first.
+    assert "--config is given 2 times: --config=a.py --config=b.py" in one_line("--config=a.py", "--config=b.py")
 
 
 @pytest.mark.parametrize(

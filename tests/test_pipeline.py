@@ -68,6 +68,18 @@ def test_settings_change_the_picture(pipe, pictures):
     assert not same(pipe(EN, seed=7, steps=3)[0], pictures[0])
 
 
+def test_numpys_integers_do_not_wrap(pipe):
+    assert [picture.seed for picture in pipe.generate(EN, num_images=2, seed=np.uint8(255))] == [255, 256]
+
+
+def test_a_picture_is_saved_as_what_its_name_says(pipe, tmp_path):
+    picture = pipe.generate(EN)[0]
+    with pytest.raises(ValueError, match="x.jpg: expected a name ending in .png"):
+        picture.save(tmp_path / "x.jpg")
+    with pytest.raises(FileNotFoundError, match="none is no folder"):
+        picture.save(tmp_path / "none/x.png")
+
+
 def test_another_size(pipe):
     assert [picture.size for picture in pipe(EN, size=(32, 48), num_images=2)] == [(48, 32)] * 2
 
@@ -103,6 +115,7 @@ def test_bad_arguments_are_refused(pipe, arguments, message):
     "arguments, message",
     [
         ({"prompt": None}, "prompts must be text"),
+        ({"seed": None}, "seed must be a whole number"),
         ({"seed": 1.5}, "seed must be a whole number"),
         ({"num_images": "2"}, "num_images must be a whole number"),
         ({"size": "64x72"}, "size must be a side"),

@@ -29,7 +29,9 @@ def bucket_table(image_size: int, grid: int, max_aspect: float) -> tuple[Bucket,
     """
     if grid < 1:
         raise ValueError(f"grid {grid}: expected the side of a token in pixels, at least 1")
-    if image_size < grid or image_size % grid:
+    if image_size < grid:
+        raise ValueError(f"image_size must be at least grid, {grid}, found {image_size}")
+    if image_size % grid:
         raise ValueError(f"image_size {image_size} is not a multiple of grid {grid}: no whole number of tokens a side")
     if max_aspect < 1:
         raise ValueError(f"max_aspect {max_aspect}: expected 1 (squares only) or more")

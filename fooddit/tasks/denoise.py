@@ -52,7 +52,7 @@ class EvaluationConfig:
     batch_size: int = 64
 
     def __post_init__(self):
-        for name, least in (("examples", 0), ("samples", 0), ("alignment", 0), ("batch_size", 1)):
+        for name, least in (("examples", 1), ("samples", 0), ("alignment", 0), ("batch_size", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"evaluation.{name} must be at least {least}, found {getattr(self, name)}")
 

@@ -51,9 +51,11 @@ def _list(directory, steps: list[int]) -> int:
 
 def _verify(directory, steps: list[int]) -> int:
     from fooddit.training.checkpoint import verify
+    from fooddit.training.seal import is_sealed
 
     problems = {step: verify(directory, step) for step in steps}
-    rows = [(str(step), "DAMAGED" if found else "whole") for step, found in problems.items()]
+    whole = {step: "whole" if is_sealed(directory / str(step)) else "whole (its arrays; no seal)" for step in steps}
+    rows = [(str(step), "DAMAGED" if found else whole[step]) for step, found in problems.items()]
     _print_table([("step", "state"), *rows])
     for step, found in problems.items():
         for problem in found:

@@ -28,6 +28,7 @@ def load_parameters(
     """
     directory = find_checkpoints(directory)
     step = layout.pick_step(directory, step)
+    check_files(directory, step, contents=False)  # Of a missing file tensorstore says it in many lines.
     record, metadata = layout.read_record(directory, step)
     metadata["step"] = step
     prefix = (_EMA if ema else "params") + "/"
@@ -62,10 +63,10 @@ def parameters_hash(directory: epath.PathLike, step: int | None = None) -> str:
     return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
 
 
-def check_files(directory: epath.Path, step: int) -> None:
-    """Raises CheckpointCorrupted if a file of a sealed step on a local disk is not as it was."""
+def check_files(directory: epath.Path, step: int, contents: bool = True) -> None:
+    """Raises CheckpointCorrupted if a file of a sealed step on a local disk is not as it was, or not as long."""
     folder = directory / str(step)
-    problems = broken_files(Path(folder)) if is_local(directory) else []
+    problems = broken_files(Path(folder), contents) if is_local(directory) else []
     if not (folder / layout.COMMITTED).exists():
         problems.insert(0, f"{layout.COMMITTED}: missing")
     if problems:

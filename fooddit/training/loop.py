@@ -20,7 +20,7 @@ from fooddit.training.goodput import LEDGER_FILE, Ledger, read_goodput
 from fooddit.training.metrics import MetricWriter
 from fooddit.training.optimizer import make_optimizer, schedule
 from fooddit.training.report import write_report
-from fooddit.training.reporter import Reporter
+from fooddit.training.reporter import Reporter, TrainingDiverged
 from fooddit.training.resume import RunMismatch, check_data
 from fooddit.training.state import State
 from fooddit.training.step import make_step
@@ -53,7 +53,7 @@ def train(
     kept if not in the workdir (an object store, with a local workdir beside it).
 
     Raises:
-      TrainingDiverged: `train.max_skipped` non-finite steps in a row.
+      TrainingDiverged: `train.max_skipped` non-finite steps in a row, parameters or a validation loss that are not.
       RunMismatch, CheckpointMismatch: the checkpoint in `workdir` is of other data or another model.
       NoWholeCheckpoint, CheckpointFailed: none can be trusted; one could not be written.
       Stopped: the supervisor was asked to stop the run, and its state is saved.
@@ -104,6 +104,8 @@ def train(
     def save(step: int) -> None:
         """Unless it is the step that was restored, or saved a moment ago. Metrics up to it are on disk before it is."""
         if step != checkpointer.newest:
+            if not all_finite(state):
+                raise TrainingDiverged(f"the parameters or their averages are not finite at step {step}: not saved")
             writer.drain()
             checkpointer.save(step, state, {**metadata, "data": _data(batches)})
 
@@ -115,11 +117,13 @@ def train(
     try:
         for step in range(first, settings.steps):
             # The order is fixed: save, then evaluate, then draw the next batch, so that a checkpoint holds the state
-            # and the data position of one moment. A run that was stopped while it was evaluated evaluates again.
+            # and the data position of one moment. A run that was stopped while it was evaluated evaluates again. While
+            # steps are skipped nothing is saved: old steps, perhaps the last good ones, would make room for it.
             if step > first and (step % experiment.checkpoint.every == 0 or supervisor.requested):
                 reporter.settle(step, batches)
-                with ledger.during("save"):
-                    save(step)
+                if supervisor.requested or not reporter.skipping:
+                    with ledger.during("save"):
+                        save(step)
             if supervisor.requested:
                 checkpointer.wait()
                 raise supervisor.stop(f"saved step {step}")
@@ -225,6 +229,13 @@ def _start(task: Task, experiment: Experiment, checkpointer: Checkpointer, optim
     return State(jax.device_put(jnp.zeros((), jnp.int32), shardings.step), params, opt_state), None
 
 
+@jax.jit
+def all_finite(state: State) -> jax.Array:
+    """Whether no number of the state is infinite or NaN."""
+    floats = [leaf for leaf in jax.tree.leaves(state) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in floats]).all()
+
+
 def write_json(path: Path, values: dict) -> None:
     """Whole or not at all, whenever the process is killed."""
     temporary = path.with_name(f"{path.name}.tmp")
@@ -241,7 +252,10 @@ def _put(batch: dict[str, np.ndarray], sharding: NamedSharding) -> dict[str, jax
 
 
 def _evaluate(task: Task, state: State, frozen, step: int, writer: MetricWriter) -> Evaluation:
-    """The task's judgement of the averaged parameters, written where the report finds it."""
+    """The task's judgement of the averaged parameters, written where the report finds it.
+
+    TrainingDiverged, when it is written, if a loss is not finite.
+    """
     began = time.perf_counter()
     result = task.evaluate(state.opt_state["ema"].params, frozen, step)
     writer.scalars(step, {**result.scalars, EVALUATED: time.perf_counter() - began})
@@ -250,6 +264,9 @@ def _evaluate(task: Task, state: State, frozen, step: int, writer: MetricWriter)
     if result.samples is not None:
         columns = math.ceil(len(result.samples) ** 0.5)
         writer.image(step, "samples", tile(result.samples, columns), result.prompts)
+    for name, value in result.scalars.items():
+        if name.endswith("loss") and not math.isfinite(value):
+            raise TrainingDiverged(f"{name} is {value} at step {step}, of parameters that are finite")
     return result
 
 

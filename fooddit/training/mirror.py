@@ -30,7 +30,7 @@ from fooddit.training.checkpoint_layout import FOLDER
 # each.
 SCHEMES = {"gs": "gcsfs"}
 INTERVAL = 60.0
-_STATE = ".mirror.json"
+STATE = ".mirror.json"
 # More than any file that a run reads when it goes on.
 _LARGEST = 1 << 28
 _DOWNLOADS = 16
@@ -123,7 +123,7 @@ class Mirror:
                 self.upload()
             except Exception as error:
                 # A local disk that is full or away; the run itself will say more about it.
-                self._complain(_STATE, error)
+                self._complain(STATE, error)
             if last:
                 return
             last = self._stop.wait(max(interval, (time.monotonic() - began) / _SHARE))
@@ -186,16 +186,16 @@ class Mirror:
 
     def _load_state(self) -> dict[str, tuple[list[int], str]]:
         try:
-            state = json.loads((self.local / _STATE).read_text(encoding="utf-8"))
+            state = json.loads((self.local / STATE).read_text(encoding="utf-8"))
             return {name: (stamp, version) for name, (stamp, version) in state[os.fspath(self.remote)].items()}
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             # None yet, or one that was cut off: what is on the store then counts as newer.
             return {}
 
     def _save_state(self) -> None:
-        temporary = self.local / f"{_STATE}.tmp"
+        temporary = self.local / f"{STATE}.tmp"
         temporary.write_text(json.dumps({os.fspath(self.remote): self._same}), encoding="utf-8")
-        os.replace(temporary, self.local / _STATE)
+        os.replace(temporary, self.local / STATE)
 
 
 @contextmanager

@@ -10,7 +10,13 @@ from fooddit.training.throughput import peak_flops, utilization
 
 
 class TrainingDiverged(RuntimeError):
-    """Too many non-finite steps in a row."""
+    """Numbers that are not finite: too many steps in a row, the parameters, or a loss of the evaluation."""
+
+    def __init__(self, what: str):
+        super().__init__(
+            f"{what}; go on from the last checkpoint with a lower rate (--config.optimizer.learning_rate=... "
+            "--config.checkpoint.accept_changes=optimizer.learning_rate), or look at the data"
+        )
 
 
 class Reporter:
@@ -55,8 +61,7 @@ class Reporter:
         if self._skipped >= self._settings.max_skipped:
             raise TrainingDiverged(
                 f"{self._skipped} steps in a row up to step {step} had a non-finite loss or gradient (the parameters "
-                "are as before them); lower config.optimizer.learning_rate or look at the data, then resume from the "
-                "last checkpoint"
+                "are as before them, and nothing was saved meanwhile)"
             )
         if always or step % self._settings.log_every == 0:
             line = {f"train/{name}": value for name, value in metrics.items()} | self._rates(step)
@@ -64,6 +69,11 @@ class Reporter:
             line |= {"data/damaged_records": batches.damaged} if batches.damaged else {}
             self._writer.scalars(step, line)
             self._progress.update(step, line)
+
+    @property
+    def skipping(self) -> bool:
+        """Whether the last step that was read was not finite."""
+        return self._skipped > 0
 
     def close(self) -> None:
         self._progress.close()

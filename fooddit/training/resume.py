@@ -11,7 +11,9 @@ from typing import Any
 from etils import epath
 
 from fooddit.config import differences, to_dict
-from fooddit.training.checkpoint_layout import CheckpointCorrupted, list_steps, read_record
+from fooddit.training.checkpoint_layout import FOLDER, CheckpointCorrupted, list_steps, read_record
+from fooddit.training.goodput import LEDGER_FILE
+from fooddit.training.mirror import STATE
 from fooddit.training.task import BatchIterator, Experiment
 
 
@@ -99,16 +101,28 @@ def check_data(saved: Mapping[str, Any], batches: BatchIterator, directory: epat
         )
 
 
+# What a run writes to its workdir under names that a stranger's file may have, and what shows that a run was there.
+_WRITTEN = ("config.json", "summary.json", "report.html", "samples.png", "metrics.jsonl")
+_LOCK = ".lock"
+
+
 @contextmanager
 def only_one(workdir: Path) -> Iterator[None]:
-    """Holds WORKDIR/.lock, which dies with the process. RunMismatch if another process trains there."""
+    """Holds WORKDIR/.lock, which dies with the process. RunMismatch if another process trains there, or if there are
+    files that a run would replace and no sign that a run made them."""
+    foreign = [name for name in _WRITTEN if (workdir / name).exists()]
+    if foreign and not any((workdir / name).exists() for name in (_LOCK, FOLDER, LEDGER_FILE, STATE)):
+        raise RunMismatch(
+            f"--workdir {workdir} holds {', '.join(foreign)}, but no run: they would be replaced; expected a new "
+            "folder or a run's"
+        )
     try:
         workdir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunMismatch(
             f"--workdir {workdir}: expected a folder or a name for a new one: {error.strerror or error}"
         ) from error
-    with (workdir / ".lock").open("a+") as file:
+    with (workdir / _LOCK).open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

@@ -22,7 +22,8 @@ RESTART = 42
 NOT_WHOLE = 3
 # What a shell reports for a program ended by Ctrl-C.
 INTERRUPTED = 128 + signal.SIGINT
-_SIGNALS = {signal.SIGTERM: RESTART, signal.SIGINT: INTERRUPTED}
+# SIGHUP comes when the terminal closes, SIGUSR1 from batch systems that warn of the end of a job's time.
+_SIGNALS = {signal.SIGTERM: RESTART, signal.SIGHUP: RESTART, signal.SIGUSR1: RESTART, signal.SIGINT: INTERRUPTED}
 
 
 class Stopped(Exception):
@@ -34,7 +35,8 @@ class Stopped(Exception):
 
 
 class Supervisor:
-    """Listens for SIGTERM and Ctrl-C, and watches for hangs, on a thread of its own while the main thread computes.
+    """Listens for signals (SIGTERM, SIGHUP, SIGUSR1, Ctrl-C) and watches for hangs, on a thread of its own while the
+    main thread computes.
 
     A Python signal handler runs on the main thread, between two bytecodes: not while XLA compiles, which can take
     longer than the half minute that a cluster gives. So the thread hears of the signal through a pipe, and what happens
@@ -96,7 +98,9 @@ class Supervisor:
         os.set_blocking(writer, False)
         self._writer = writer
         # Python handlers must be there for the pipe to be written to; what they do is done by the thread.
-        self._handlers = {number: signal.signal(number, self._heard) for number in _SIGNALS}
+        # What was to be ignored still is: SIGHUP under nohup.
+        heard = [number for number in _SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+        self._handlers = {number: signal.signal(number, self._heard) for number in heard}
         self._wakeup = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
         self._thread = threading.Thread(target=self._watch, name="supervisor", daemon=True)
         self._thread.start()

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 from fooddit.training import checkpoint_command
-from fooddit.training.checkpoint import CheckpointConfig, Checkpointer, parameters_hash
+from fooddit.training.checkpoint import CheckpointConfig, CheckpointCorrupted, Checkpointer, parameters_hash
 from fooddit.training.seal import SEAL
 
 
@@ -45,7 +45,19 @@ def test_the_command_tells_whole_steps_from_damaged_ones(saved, capsys):
     path.write_text(path.read_text().replace("denoise", "denoisy"))
     assert _command("verify", saved) == 1
     out = capsys.readouterr().out
-    assert "1  whole" in out and "2  DAMAGED" in out and "2: metadata/metadata: does not match its checksum" in out
+    assert (
+        "1  whole (its arrays; no seal)" in out
+        and "2  DAMAGED" in out
+        and "2: metadata/metadata: does not match its checksum" in out
+    )
     assert _command("verify", saved, "--step", "1") == 0
     assert _command("list", saved) == 0
     assert "damaged: run verify" in capsys.readouterr().out
+
+
+def test_a_missing_file_is_named_before_any_array_is_read(saved, monkeypatch):
+    monkeypatch.setattr("fooddit.training.checkpoint_layout.read_record", lambda *_: pytest.fail("read"))
+    path = next(path for path in (saved / "2/state/d").iterdir() if path.is_file())
+    path.unlink()
+    with pytest.raises(CheckpointCorrupted, match=f"state/d/{path.name}: No such file"):
+        parameters_hash(saved)

@@ -11,6 +11,7 @@ import pytest
 from fooddit.config import ConfigError
 from fooddit.diffusion import example_keys, example_noise
 from fooddit.training.checkpoint import CheckpointConfig, CheckpointMismatch, load_parameters
+from fooddit.training.checkpoint_layout import list_steps
 from fooddit.training.loop import tile, train
 from fooddit.training.metrics import read_metrics
 from fooddit.training.optimizer import OptimizerConfig
@@ -131,6 +132,31 @@ def test_non_finite_steps_in_a_row_stop_the_run_with_the_parameters_from_before(
     params, metadata = load_parameters(tmp_path)
     assert metadata["data"]["position"] == 10
     assert np.isfinite(params["weight"]["kernel"]).all()
+
+
+def test_while_steps_are_skipped_nothing_is_saved(tmp_path):
+    with pytest.raises(TrainingDiverged, match="3 steps in a row up to step 12 "):
+        train(LineTask(poison=9), experiment(40, checkpoint=CheckpointConfig(every=1, keep=2)), tmp_path)
+    assert list_steps(tmp_path / "checkpoints") == [8, 9]
+
+
+def test_parameters_that_are_not_finite_are_never_saved(tmp_path):
+    # Loss and gradient are finite, the update is not; no next step would see it.
+    task = LineTask()
+    task.axes = {"weight": {"kernel": ("embed", "mlp")}}
+    task.init = lambda _: jax.tree.map(lambda s: jnp.full(s.shape, 1e15), task.shapes)
+    settings = OptimizerConfig(warmup=0, learning_rate=1.0, weight_decay=1e30)
+    with pytest.raises(TrainingDiverged, match="not finite at step 1: not saved; go on .*accept_changes"):
+        train(task, experiment(1, optimizer=settings), tmp_path)
+    assert list_steps(tmp_path / "checkpoints") == []
+
+
+def test_a_validation_loss_that_is_not_finite_stops_the_run(tmp_path):
+    task = LineTask()
+    task.evaluate = lambda *_: Evaluation({"val/loss": float("nan"), "val/other": float("nan")})
+    with pytest.raises(TrainingDiverged, match="val/loss is nan at step 8"):
+        train(task, experiment(20), tmp_path)
+    assert not (tmp_path / "summary.json").exists()
 
 
 def test_another_dataset_or_model_is_refused_before_training(tmp_path):

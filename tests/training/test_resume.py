@@ -103,3 +103,14 @@ def test_one_process_at_a_time_trains_in_a_workdir(tmp_path):
         other.kill()
     with only_one(tmp_path):
         pass
+
+
+def test_a_strangers_files_are_not_replaced(tmp_path):
+    (tmp_path / "config.json").write_text("mine")
+    with pytest.raises(RunMismatch, match="holds config.json, but no run: they would be replaced"):
+        with only_one(tmp_path):
+            pass
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+    (tmp_path / "goodput.jsonl").touch()  # A run's folder, copied without the names that begin with a dot.
+    with only_one(tmp_path):
+        pass

@@ -81,7 +81,10 @@ def test_a_save_that_fails_is_said_and_does_not_ask_for_a_restart(tmp_path):
     assert code == 1 and "NOT saved, ZeroDivisionError" in err
 
 
-@pytest.mark.parametrize("number, expected", [(signal.SIGTERM, 42), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    "number, expected",
+    [(signal.SIGTERM, 42), (signal.SIGHUP, 42), (signal.SIGUSR1, 42), (signal.SIGINT, 130)],
+)
 def test_between_steps_the_loop_saves_and_stops(tmp_path, number, expected):
     body = """
         supervisor.started()
