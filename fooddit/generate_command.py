@@ -48,7 +48,7 @@ def _draw(args: argparse.Namespace, prompts: list[str]) -> int:
     keep_compiled_programs()
     pipeline = Pipeline.from_checkpoint(args.checkpoint, args.step)
     bar = tqdm(total=len(prompts) * args.num, unit="picture", delay=1)
-    with bar, warnings.catch_warnings(), naming_full_disk(args.out, _FULL_DISK), _naming_size(args.size):
+    with bar, warnings.catch_warnings(), _naming_size(args.size):
         warnings.showwarning = lambda message, *_: print(f"fooddit generate: {message}", file=sys.stderr)
         pictures = pipeline.stream(
             prompts,
@@ -62,7 +62,8 @@ def _draw(args: argparse.Namespace, prompts: list[str]) -> int:
         for number, picture in enumerate(pictures):
             path = args.out / f"{number // args.num:04d}-{_slug(picture.prompt)}-{picture.seed}.png"
             _keep_another(path, picture)
-            picture.save(path)
+            with naming_full_disk(args.out, _FULL_DISK):
+                picture.save(path)
             print(path, flush=True)
             bar.update()
     return 0
@@ -143,12 +144,14 @@ def _prompts(given: list[str], path: Path | None) -> list[str]:
 
 def _lines(path: Path) -> list[str]:
     if not path.is_file():
-        what = "a folder" if path.is_dir() else "no such file"
+        what = "a folder" if path.is_dir() else "a pipe or a device" if path.exists() else "no such file"
         raise ValueError(f"--prompt-file {path}: {what}, expected a file with one prompt a line")
     try:
         return path.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: expected UTF-8 text, found {error}") from error
+        raise ValueError(
+            f"{path}: expected UTF-8 text, found {error}; convert it, for example: iconv -f UTF-16 -t UTF-8 {path}"
+        ) from error
 
 
 def _require_writable(folder: Path) -> None:

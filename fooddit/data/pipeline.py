@@ -64,6 +64,20 @@ class DataConfig:
         bucket_table(self.image_size, self.grid, self.max_aspect)
 
 
+def doubts(dataset: Dataset, config: DataConfig) -> list[str]:
+    """What works, but is hardly meant: pictures that are enlarged, a batch that holds a picture twice."""
+    found, count = [], len(dataset)
+    if config.batch_size > count:
+        found.append(f"config.data.batch_size {config.batch_size} is more than all {count} pictures: it repeats some")
+    # No bucket has a shorter side.
+    shortest = config.image_size / config.max_aspect**0.5
+    enlarged = int((dataset.sizes.min(axis=1) < shortest).sum())
+    if enlarged * 10 > count:
+        size = f"config.data.image_size {config.image_size}"
+        found.append(f"{enlarged} of {count} pictures are smaller than {size} and are enlarged")
+    return found
+
+
 class Batches(PositionBatches):
     """Endless batches of one shard; the global order depends on the dataset, the config and the seed, and on no host.
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fooddit.config import OPERATIONAL, ConfigError
-from fooddit.data.pipeline import Batches, DataConfig, open_dataset
+from fooddit.data.pipeline import Batches, DataConfig, doubts, open_dataset
 from fooddit.data.prepare import prepare
 from fooddit.data.tokenizer import Tokenizer, train_tokenizer
 from fooddit.diffusion import (
@@ -106,6 +106,8 @@ class Denoise:
             )
         source, cache = _records(experiment.data, workdir), experiment.data.cache
         self.train_set, self.holdout_set = (open_dataset(source, split, cache=cache) for split in ("train", "holdout"))
+        for doubt in doubts(self.train_set, experiment.data):
+            print(f"warning: {self.train_set.folder}: {doubt}", flush=True)
         first = next(iter(self.holdout_set), None)
         self._is_scenes = first is not None and first.attributes is not None
         self.tokenizer = _tokenizer(experiment, self.train_set, saved)

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from fooddit.data.pipeline import Batches, DataConfig, example_draws, open_dataset
+from fooddit.data.pipeline import Batches, DataConfig, doubts, example_draws, open_dataset
 from fooddit.data.records import RecordError
 from fooddit.data.tokenizer import train_tokenizer
 from tests.data.made import dataset, picture, record
@@ -46,6 +46,14 @@ def assert_same(found, expected):
         assert a.keys() == b.keys()
         for name in a:
             np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+
+
+def test_what_is_hardly_meant_is_said(data, config):
+    assert doubts(data, config) == []
+    large = dataclasses.replace(config, batch_size=64, image_size=64, max_aspect=1.0)
+    repeated, enlarged = doubts(data, large)
+    assert "batch_size 64 is more than all 60 pictures" in repeated
+    assert "60 of 60 pictures are smaller than config.data.image_size 64 and are enlarged" in enlarged
 
 
 def test_shapes_and_types(data, config, tokenize):
