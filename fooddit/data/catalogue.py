@@ -57,8 +57,11 @@ class FolderCatalogue:
     def __init__(self, folder: str | Path):
         self._folder = Path(folder)
         self.name = self._folder.resolve().name
-        if not self._folder.is_dir():
-            raise CatalogueError(f"{folder}: no such folder; expected a folder with pictures, tfds:NAME or scenes:N")
+        if not str(folder) or not self._folder.is_dir():
+            what = "a file" if self._folder.is_file() else "no such folder"
+            if re.match(r"\w+://", str(folder)):
+                what = "an address, and pictures are read from a local folder: copy them first"
+            raise CatalogueError(f"SOURCE {folder}: {what}; expected a folder with pictures, tfds:NAME or scenes:N")
         found = [self._folder / name for name in METADATA_FILES if (self._folder / name).is_file()]
         if len(found) != 1:
             what = " and ".join(path.name for path in found) if found else "none"

@@ -41,7 +41,9 @@ class TfdsCatalogue:
             names = [options["split"]] if options.get("split") else sorted(builder.info.splits)
             self._splits = {name: builder.as_data_source(split=name, decoders=skip) for name in names}
         except (tfds.core.DatasetNotFoundError, NotImplementedError, ValueError, ImportError) as error:
-            raise CatalogueError(f"{source}: TFDS cannot read it (no TensorFlow is used here): {error}") from error
+            # It lists all datasets that there are, one a line.
+            reason = str(error).strip().splitlines()[0]
+            raise CatalogueError(f"{source}: TFDS cannot read it (no TensorFlow is used here): {reason}") from error
 
     def __len__(self) -> int:
         return sum(map(len, self._splits.values()))

@@ -126,6 +126,18 @@ def test_sources_that_cannot_be_read_say_what_is_expected(folder, tmp_path):
             open_catalogue(source)
 
 
+@pytest.mark.parametrize("source, found", [("", "SOURCE : no such folder"), ("gs://bucket/photos", "copy them first")])
+def test_what_is_no_folder_is_named(source, found):
+    with pytest.raises(CatalogueError, match=found):
+        open_catalogue(source)
+
+
+def test_a_metadata_file_is_no_folder(tmp_path):
+    (tmp_path / "metadata.csv").touch()
+    with pytest.raises(CatalogueError, match="metadata.csv: a file; expected a folder"):
+        open_catalogue(str(tmp_path / "metadata.csv"))
+
+
 def test_scenes_have_their_own_split_and_exact_attributes():
     scenes = pytest.importorskip("fooddit.data.scenes")
     rows = list(open_catalogue("scenes:5", size=32, holdout=0.1))
