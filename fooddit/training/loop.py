@@ -248,6 +248,14 @@ def _data(batches) -> dict:
 
 
 def _put(batch: dict[str, np.ndarray], sharding: NamedSharding) -> dict[str, jax.Array]:
+    """One process's slice of a batch, on the devices. ConfigError if these cannot share it evenly."""
+    examples = len(batch["index"]) * jax.process_count()
+    devices = sharding.mesh.shape["data"] * sharding.mesh.shape["fsdp"]
+    if examples % devices:
+        raise config_module.ConfigError(
+            f"config.data.batch_size: {examples} examples cannot be shared evenly by {devices} devices (config.mesh: "
+            "data times fsdp); give a multiple"
+        )
     return {name: jax.make_array_from_process_local_data(sharding, array) for name, array in batch.items()}
 
 

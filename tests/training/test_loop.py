@@ -10,6 +10,8 @@ import pytest
 
 from fooddit.config import ConfigError
 from fooddit.diffusion import example_keys, example_noise
+from fooddit.parallel import MeshConfig, make_mesh
+from fooddit.training import loop
 from fooddit.training.checkpoint import CheckpointConfig, CheckpointMismatch, load_parameters
 from fooddit.training.checkpoint_layout import list_steps
 from fooddit.training.loop import tile, train
@@ -149,6 +151,12 @@ def test_parameters_that_are_not_finite_are_never_saved(tmp_path):
     with pytest.raises(TrainingDiverged, match="not finite at step 1: not saved; go on .*accept_changes"):
         train(task, experiment(1, optimizer=settings), tmp_path)
     assert list_steps(tmp_path / "checkpoints") == []
+
+
+def test_a_batch_that_the_devices_cannot_share_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "device_mesh", lambda _: make_mesh(MeshConfig(data=3), jax.devices()[:3]))
+    with pytest.raises(ConfigError, match="batch_size: 8 examples cannot be shared evenly by 3 devices"):
+        train(LineTask(), experiment(1), tmp_path)
 
 
 def test_a_validation_loss_that_is_not_finite_stops_the_run(tmp_path):
