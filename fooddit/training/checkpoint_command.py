@@ -53,7 +53,12 @@ def _verify(directory, steps: list[int]) -> int:
     from fooddit.training.checkpoint import verify
     from fooddit.training.seal import is_sealed
 
-    problems = {step: verify(directory, step) for step in steps}
+    problems = {}
+    for step in steps:
+        try:
+            problems[step] = verify(directory, step)
+        except FileNotFoundError:
+            print(f"{step}: removed meanwhile, by a run that goes on")
     whole = {step: "whole" if is_sealed(directory / str(step)) else "whole (its arrays; no seal)" for step in steps}
     rows = [(str(step), "DAMAGED" if found else whole[step]) for step, found in problems.items()]
     _print_table([("step", "state"), *rows])

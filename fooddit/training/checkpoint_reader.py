@@ -40,7 +40,10 @@ def load_parameters(
 
 
 def verify(directory: epath.PathLike, step: int | None = None) -> list[str]:
-    """Reads a whole step back and says what is wrong with it, a line a problem; [] if every bit is as saved."""
+    """Reads a whole step back and says what is wrong with it, a line a problem; [] if every bit is as saved.
+
+    FileNotFoundError if there is no such step, or it was removed meanwhile: a run that trains keeps only its newest.
+    """
     directory = find_checkpoints(directory)
     step = layout.pick_step(directory, step)
     try:
@@ -48,6 +51,7 @@ def verify(directory: epath.PathLike, step: int | None = None) -> list[str]:
         record, _ = layout.read_record(directory, step)
         layout.read_arrays(directory, step, record, _as_numpy(record["arrays"]))
     except CheckpointCorrupted as error:
+        layout.pick_step(directory, step)
         return error.problems
     return []
 

@@ -1,6 +1,7 @@
 """`fooddit checkpoint`: what it prints and with which code it ends."""
 
 import argparse
+import shutil
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -61,3 +62,16 @@ def test_a_missing_file_is_named_before_any_array_is_read(saved, monkeypatch):
     path.unlink()
     with pytest.raises(CheckpointCorrupted, match=f"state/d/{path.name}: No such file"):
         parameters_hash(saved)
+
+
+def test_a_step_that_a_run_removes_meanwhile_is_not_damaged(saved, monkeypatch, capsys):
+    def read(directory, step, *_):
+        if step == 1:
+            shutil.rmtree(directory / "1")
+            raise CheckpointCorrupted(directory, step, ["state: cannot be read"])
+        return {}
+
+    monkeypatch.setattr("fooddit.training.checkpoint_layout.read_arrays", read)
+    assert _command("verify", saved) == 0
+    out = capsys.readouterr().out
+    assert "1: removed meanwhile" in out and "2  whole" in out and "DAMAGED" not in out
