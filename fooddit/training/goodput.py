@@ -21,7 +21,8 @@ INTERVAL = 10.0
 
 
 class Ledger:
-    """Adds up the seconds of each phase of one process and appends them to WORKDIR/goodput.jsonl now and then.
+    """Adds up the seconds of each phase of one process and appends them to WORKDIR/goodput.jsonl, at once and then now
+    and then.
 
     A line is {"run", "time", "steps": [finished at the line before, finished now], "seconds": {phase: since the line
     before}}; "steps" is missing until the process knows where it goes on from. `beat` is when the process last got
@@ -37,7 +38,9 @@ class Ledger:
         self.path, self._from = path, None
         self._seconds = dict.fromkeys(PHASES, 0.0) | {"init": now - self.started}
         self._run = f"{self.started:.3f}-{os.getpid()}"
-        self.beat = self._written = time.monotonic()
+        self.beat = time.monotonic()
+        # As if a line were due: a process that is killed in its first seconds was started, too.
+        self._written = self.beat - INTERVAL
 
     def enter(self, phase: str, step: int | None = None) -> None:
         """From now on the time is `phase`'s; `step` counts the steps that are finished."""
@@ -46,7 +49,7 @@ class Ledger:
         self.beat, self.phase = now, phase
         if step is not None:
             self.step, self._from = step, step if self._from is None else self._from
-        if now - self._written > INTERVAL:
+        if self.path is not None and now - self._written > INTERVAL:
             self.flush()
 
     @contextmanager

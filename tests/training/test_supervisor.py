@@ -19,6 +19,7 @@ from fooddit.training.goodput import Ledger
 from fooddit.training.supervisor import Stopped, Supervisor
 
 workdir = Path(sys.argv[1])
+signal.signal(signal.SIGHUP, HANGUP)  # The suite itself may run under nohup.
 
 def long_call(seconds):
     # A sleep with signals masked for this thread: C code that nothing interrupts.
@@ -39,9 +40,9 @@ except KeyboardInterrupt:
 """
 
 
-def start(tmp_path, body: str, hang: float = 0.0) -> subprocess.Popen:
+def start(tmp_path, body: str, hang: float = 0.0, hangup: str = "signal.SIG_DFL") -> subprocess.Popen:
     body = textwrap.indent(textwrap.dedent(body), " " * 8).strip()
-    code = PROGRAM.replace("HANG", str(hang)).replace("BODY", body)
+    code = PROGRAM.replace("HANGUP", hangup).replace("HANG", str(hang)).replace("BODY", body)
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, **pipes)
 
@@ -97,6 +98,16 @@ def test_between_steps_the_loop_saves_and_stops(tmp_path, number, expected):
     """
     code, out, _ = send(start(tmp_path, body), number)
     assert code == expected and re.search(r"saved step \d+", out)
+
+
+def test_under_nohup_a_hangup_is_not_heard(tmp_path):
+    body = """
+        print("ready", flush=True)
+        time.sleep(1)
+        print(supervisor.requested)
+    """
+    code, out, _ = send(start(tmp_path, body, hangup="signal.SIG_IGN"), signal.SIGHUP)
+    assert (code, out) == (0, "False\n")
 
 
 def test_a_second_ctrl_c_does_not_wait(tmp_path):
