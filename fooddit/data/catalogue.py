@@ -121,8 +121,13 @@ class FolderCatalogue:
         )
         if not captions:
             return Rejection(where, "no title, description or category", name)
-        dish = _text(values["dish_id"]) or _text(values["title"]).lower() or name
+        dish = _as_key(_text(values["dish_id"])) or _as_key(_text(values["title"])).casefold() or name
         return Row(name, dish, path.read_bytes, tuple(captions), category, columns=columns)
+
+
+def _as_key(text: str) -> str:
+    """One spelling of what looks the same: composed, full-width letters as narrow ones, nothing invisible."""
+    return clean_text(unicodedata.normalize("NFKC", text))
 
 
 def _as_spelled(folder: Path, name: str) -> Path:

@@ -204,3 +204,11 @@ def test_the_usual_slips_of_a_table_are_named(folder):
     (folder / "metadata.csv").unlink()
     (folder / "metadata.jsonl").write_text('[{"file_name":\n"a.jpg"}]\n', encoding="utf-8")
     assert "expected an object a line, not a list" in next(iter(open_catalogue(str(folder)))).detail
+
+
+def test_dishes_are_told_apart_by_what_can_be_seen(folder):
+    titles = ["cr\u00e8me", "cre\u0300me", "Cr\u00e8me", "cr\u00e8\u200bme", "\uff43r\u00e8me"]
+    for number in range(len(titles)):
+        (folder / f"{number}.jpg").write_bytes(jpeg(number))
+    write_jsonl(folder, [{"file_name": f"{number}.jpg", "title": title} for number, title in enumerate(titles)])
+    assert len({row.dish_id for row in open_catalogue(str(folder))}) == 1
