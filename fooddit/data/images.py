@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import simplejpeg
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 # Decoding runs on our own threads; OpenCV's pool under them would only contend for the same cores.
 cv2.setNumThreads(1)
@@ -100,7 +100,8 @@ class Picture:
 def normalize_picture(data: bytes, size: int | None = None) -> Picture:
     """A file as it came, if every decoder here reads the same pixels from it; else encoded anew. Raises ValueError.
 
-    What is encoded anew: rotated by EXIF, palette, alpha (put on white), CMYK, 16 bits, several frames (the first is
+    What is encoded anew: with a colour profile that is not sRGB's (converted), rotated by EXIF, palette, alpha (put on
+    white), CMYK, 16 bits, several frames (the first is
     taken), formats other than JPEG, PNG and WebP; and, when `size` is given, a picture whose shorter side is longer
     than that, which is shrunk to it. JPEG, WebP, AVIF and JPEG 2000 become JPEG of quality 95, the rest PNG.
     """
@@ -139,13 +140,38 @@ def _is_plain(opened: Image.Image) -> bool:
     modes = {"JPEG": ("RGB", "L"), "PNG": ("RGB", "L"), "WEBP": ("RGB",)}
     if opened.mode not in modes.get(opened.format or "", ()) or "transparency" in opened.info:
         return False
+    if _other_colours(opened) is not None:
+        return False
     return opened.getexif().get(_EXIF_ORIENTATION, 1) in (0, 1) and getattr(opened, "n_frames", 1) == 1
 
 
+def _other_colours(opened: Image.Image) -> ImageCms.ImageCmsProfile | None:
+    """The picture's colour profile, if it is one and not sRGB's: no decoder of ours looks at it."""
+    data = opened.info.get("icc_profile")
+    try:
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(data)) if data else None
+        return None if profile is None or "sRGB" in ImageCms.getProfileDescription(profile) else profile
+    except (OSError, ImageCms.PyCMSError):
+        return None  # Junk: every viewer shows such a picture as sRGB.
+
+
+def _as_srgb(opened: Image.Image) -> Image.Image:
+    profile = _other_colours(opened)
+    if profile is None or opened.mode not in ("RGB", "L", "CMYK"):
+        return opened
+    try:
+        return ImageCms.profileToProfile(opened, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    except ImageCms.PyCMSError:
+        return opened  # A profile of other channels than the picture's.
+
+
 def _flatten(opened: Image.Image) -> np.ndarray:
-    upright = ImageOps.exif_transpose(opened)
+    upright = _as_srgb(ImageOps.exif_transpose(opened))
     if upright.mode.startswith("I"):
-        deep = np.asarray(upright).astype(np.int64) >> 8
+        deep = np.asarray(upright).astype(np.int64)
+        if upright.mode == "I" and not 256 <= deep.max() <= 65535:
+            raise ValueError(f"32-bit integers up to {deep.max()}, of no known scale; save it with 8 or 16 bits")
+        deep >>= 8
         return np.repeat(deep.clip(0, 255).astype(np.uint8)[..., None], 3, axis=2)
     if upright.mode == "F":
         raise ValueError("pixels are floating-point numbers; save it with 8 or 16 bits a channel")

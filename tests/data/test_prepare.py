@@ -3,12 +3,13 @@
 import io
 import json
 import os
+import struct
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
 from fooddit.data.duplicates import components, difference_hash, near_duplicates, thumbnail
 from fooddit.data.images import decode_image, encode_jpeg, encode_png, fit_image, normalize_picture
@@ -188,6 +189,33 @@ def test_pictures_that_decoders_read_differently_are_encoded_anew():
         assert normalize_picture(kept).data == kept
     with pytest.raises(ValueError, match="not a picture"):
         normalize_picture(b"soup of the day")
+
+
+def swapped_primaries():
+    """sRGB's profile with red and green exchanged, under another name."""
+    data = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    (count,) = struct.unpack(">I", data[128:132])
+    tags = {bytes(data[at : at + 4]): at for at in range(132, 132 + 12 * count, 12)}
+    red, green = (slice(tags[name] + 4, tags[name] + 12) for name in (b"rXYZ", b"gXYZ"))
+    data[red], data[green] = data[green], data[red]
+    return bytes(data).replace("sRGB".encode("utf-16-be"), "test".encode("utf-16-be"))
+
+
+@pytest.mark.parametrize("size", [None, 32])
+def test_colours_of_another_profile_become_srgb(size):
+    red = Image.new("RGB", (64, 48), (200, 30, 30))
+    found = normalize_picture(saved(red, "JPEG", icc_profile=swapped_primaries(), quality=95), size)
+    np.testing.assert_allclose(decode_image(found.data)[5, 5], (30, 200, 30), atol=4)
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    for kept in (saved(red, "JPEG", icc_profile=srgb), saved(red, "JPEG", icc_profile=b"junk")):
+        assert normalize_picture(kept).data == kept
+
+
+def test_integers_of_no_known_scale_are_refused():
+    for largest in (254, 1 << 30):
+        ramp = np.linspace(0, largest, 1200).astype(np.int32).reshape(30, 40)
+        with pytest.raises(ValueError, match=f"32-bit integers up to {largest}, of no known scale"):
+            normalize_picture(saved(Image.fromarray(ramp), "TIFF"))
 
 
 def test_fitting_covers_and_crops():
