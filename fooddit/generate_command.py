@@ -44,10 +44,11 @@ def _draw(args: argparse.Namespace, prompts: list[str]) -> int:
     from fooddit.data.disk import naming_full_disk
     from fooddit.parallel.compilation_cache import keep_compiled_programs
     from fooddit.pipeline import Pipeline
+    from fooddit.streams import Lasting
 
     keep_compiled_programs()
     pipeline = Pipeline.from_checkpoint(args.checkpoint, args.step)
-    bar = tqdm(total=len(prompts) * args.num, unit="picture", delay=1)
+    bar = tqdm(total=len(prompts) * args.num, unit="picture", delay=1, file=Lasting(sys.stderr))
     with bar, warnings.catch_warnings(), _naming_size(args.size):
         warnings.showwarning = lambda message, *_: print(f"fooddit generate: {message}", file=sys.stderr)
         pictures = pipeline.stream(

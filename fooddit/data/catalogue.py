@@ -14,12 +14,14 @@ from typing import Any
 from fooddit.data.captions import build_captions, clean_text
 from fooddit.data.images import encode_png
 from fooddit.data.metadata import open_metadata
-from fooddit.data.rows import Catalogue, CatalogueError, Rejection, Row
+from fooddit.data.rows import Catalogue, CatalogueError, Rejection, Row, require_utf8
 from fooddit.data.tfds_catalogue import TfdsCatalogue
 
 METADATA_FILES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 # A file is read whole before it is decoded, several at a time.
 MAX_FILE_BYTES = 256 << 20
+# More fits no disk and no memory.
+MAX_SCENES, MAX_SCENE_SIDE = 10**9, 4096
 
 # How each column may be spelled; the first spelling that a row has counts. Case, spaces and hyphens do not matter.
 _SPELLINGS = {
@@ -55,6 +57,7 @@ class FolderCatalogue:
     """
 
     def __init__(self, folder: str | Path):
+        require_utf8("SOURCE", folder)
         self._folder = Path(folder)
         self.name = self._folder.resolve().name
         if not str(folder) or not self._folder.is_dir():
@@ -141,8 +144,10 @@ class SceneCatalogue:
 
     def __init__(self, source: str, *, size: int, holdout: float, seed: int = 0):
         number = source.removeprefix("scenes:")
-        if not number.isdecimal() or int(number) < 1:
-            raise CatalogueError(f"{source}: expected scenes:N with N at least 1, as scenes:20000")
+        if not number.isdecimal() or not 1 <= int(number) <= MAX_SCENES:
+            raise CatalogueError(f"{source}: expected scenes:N with N from 1 to {MAX_SCENES:,}, as scenes:20000")
+        if size > MAX_SCENE_SIDE:
+            raise CatalogueError(f"size {size}: scenes are drawn at {MAX_SCENE_SIDE:,} pixels a side at most")
         self.name = source
         self._size, self._seed = size, seed
         train = int(number)

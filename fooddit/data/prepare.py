@@ -20,7 +20,7 @@ from fooddit.data.catalogue import open_catalogue
 from fooddit.data.disk import naming_full_disk, require_free
 from fooddit.data.duplicates import components, near_duplicates
 from fooddit.data.records import SPLITS, RecordWriter, write_manifest
-from fooddit.data.rows import CatalogueError
+from fooddit.data.rows import CatalogueError, require_utf8
 from fooddit.data.spool import Spool, fill_spool
 from fooddit.data.staging import is_remote, require_absent, upload
 
@@ -123,6 +123,7 @@ def _prepare_remote(source: str, address: str, **options) -> Summary:
 
 
 def _require_new(out: Path) -> None:
+    require_utf8("OUT", out)
     if os.path.ismount(out):
         raise FileExistsError(f"{out}: a mount point cannot be replaced; choose a folder inside of it")
     if out.is_symlink() or out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -137,6 +138,8 @@ def _workplace(out: Path) -> Iterator[Path]:
     """A folder beside `out` for one process, renamed to `out` when all went well and removed when not."""
     folder = out.with_name(f".{out.name}.partial")
     folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / _LOCK).exists() and any(folder.iterdir()):
+        raise FileExistsError(f"{folder}: is in the way and holds other files; move it or choose another OUT")
     with (folder / _LOCK).open("ab") as lock:
         try:
             # The system lets go of it when the process ends, however it ends.

@@ -1,6 +1,11 @@
 """`fooddit prepare SOURCE OUT`: a catalogue becomes records, with a dataset card and a contact sheet."""
 
 import argparse
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,8 +36,30 @@ def run(args: argparse.Namespace) -> int:
     where = dict(args.where)
     if len(where) < len(args.where):
         raise ValueError(f"--where names a column twice: {' '.join(f'{c}={v}' for c, v in args.where)}; give each once")
-    print(prepare(args.source, args.out, size=args.size, holdout=args.holdout, seed=args.seed, where=where))
+    with _stopping_as_ctrl_c_does():
+        summary = prepare(args.source, args.out, size=args.size, holdout=args.holdout, seed=args.seed, where=where)
+    try:
+        print(summary, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OSError(f"stdout cannot be written to ({error.strerror}), but {summary.folder} is complete") from error
     return 0
+
+
+@contextmanager
+def _stopping_as_ctrl_c_does() -> Iterator[None]:
+    """SIGTERM and SIGHUP remove what was begun, too, and end with a shell's code for them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Only the main thread may set handlers.
+        return
+    numbers = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) != signal.SIG_IGN]
+    before = {n: signal.signal(n, lambda number, _: sys.exit(128 + number)) for n in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _equality(text: str) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -65,3 +66,11 @@ class Catalogue(Protocol):
     def __len__(self) -> int: ...
 
     def __iter__(self) -> Iterator[Row | Rejection]: ...
+
+
+def require_utf8(what: str, path: str | os.PathLike) -> None:
+    """Raises CatalogueError for a path with bytes that are no UTF-8: libraries below cannot open it."""
+    try:
+        os.path.abspath(path).encode()
+    except UnicodeEncodeError as error:
+        raise CatalogueError(f"{what} {os.fspath(path)!a}: not UTF-8 at place {error.start}; rename it") from error

@@ -18,6 +18,7 @@ from fooddit.data.duplicates import difference_hash, thumbnail
 from fooddit.data.images import normalize_picture
 from fooddit.data.records import Record, decode_record, encode_record
 from fooddit.data.rows import Catalogue, CatalogueError, Rejection, Rejections, Row
+from fooddit.streams import Lasting
 
 _DIGEST = np.dtype("V32")
 
@@ -95,7 +96,7 @@ def fill_spool(
     # Redrawn on a terminal; a line now and then in a log.
     interval = 0.1 if sys.stderr.isatty() else 10
     options = {"desc": catalogue.name, "unit": " pictures", "mininterval": interval, "maxinterval": interval}
-    bar = tqdm.tqdm(total=len(catalogue), disable=not progress, smoothing=0.1, **options)
+    bar = tqdm.tqdm(total=len(catalogue), disable=not progress, smoothing=0.1, file=Lasting(sys.stderr), **options)
     rows = _filtered(catalogue, where, spool)
     with bar, path.open("wb") as file, ThreadPoolExecutor(threads) as pool:
         for result in _in_order(pool, rows, size, seed, 4 * threads, bar):

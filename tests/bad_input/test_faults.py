@@ -3,6 +3,7 @@
 import itertools
 import json
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -17,7 +18,7 @@ from fooddit.data.captions import Caption
 from fooddit.data.duplicates import components, near_duplicates
 from fooddit.data.images import encode_png
 from fooddit.data.prepare import prepare
-from fooddit.data.rows import Rejection, Row
+from fooddit.data.rows import CatalogueError, Rejection, Row
 from fooddit.data.spool import fill_spool
 from tests.data.made import picture
 
@@ -191,3 +192,43 @@ def test_a_placeholder_downloaded_ten_thousand_times_is_one_group():
     pairs = near_duplicates(hashes, thumbnails)
     assert len(pairs) == 9_998 and time.perf_counter() - began < 5
     assert np.bincount(components(np.arange(10_000), pairs)).tolist() == [9_999, 1]
+
+
+def test_a_strangers_folder_beside_out_is_left_alone(tmp_path):
+    (tmp_path / ".out.partial").mkdir()
+    (tmp_path / ".out.partial/mine.txt").write_text("precious")
+    with pytest.raises(FileExistsError, match="is in the way and holds other files"):
+        prepare("scenes:2", tmp_path / "out", size=16, holdout=0, progress=False)
+    assert (tmp_path / ".out.partial/mine.txt").read_text() == "precious"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_leaves_nothing_behind(tmp_path, number):
+    code = (
+        "import signal, sys\nfrom fooddit.cli import main\nsignal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
+        "sys.exit(main(['prepare', 'scenes:100000', sys.argv[1]]))"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "out")]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env={"PYTHONPATH": ":".join(sys.path)})
+    spool = tmp_path / ".out.partial/spool"
+    while not (spool.exists() and spool.stat().st_size):
+        time.sleep(0.02)
+    process.send_signal(number)
+    assert process.wait(timeout=30) == 128 + number
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_output_that_cannot_be_written_costs_no_dataset(tmp_path):
+    command = [sys.executable, "-m", "fooddit", "prepare", "scenes:2", str(tmp_path / "out"), "--holdout", "0"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+        assert done.returncode == 2 and f"but {tmp_path / 'out'} is complete" in done.stderr
+        command[5] = str(tmp_path / "other")
+        assert subprocess.run(command, stdout=subprocess.DEVNULL, stderr=full).returncode == 0
+
+
+def test_a_name_that_is_no_utf8_is_refused_before_any_work(tmp_path):
+    with pytest.raises(CatalogueError, match=r"OUT '.*caf\\udce9': not UTF-8 at place \d+; rename it"):
+        prepare("scenes:2", tmp_path / "caf\udce9")
+    with pytest.raises(CatalogueError, match="SOURCE .*: not UTF-8"):
+        prepare(str(tmp_path / "caf\udce9"), tmp_path / "out")

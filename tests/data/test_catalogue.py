@@ -212,3 +212,11 @@ def test_dishes_are_told_apart_by_what_can_be_seen(folder):
         (folder / f"{number}.jpg").write_bytes(jpeg(number))
     write_jsonl(folder, [{"file_name": f"{number}.jpg", "title": title} for number, title in enumerate(titles)])
     assert len({row.dish_id for row in open_catalogue(str(folder))}) == 1
+
+
+@pytest.mark.parametrize(
+    "source, size, message", [("scenes:99999999999999999999", 16, "N from 1 to"), ("scenes:2", 10**5, "4,096 pixels")]
+)
+def test_scenes_that_fit_nowhere_are_refused(source, size, message):
+    with pytest.raises(CatalogueError, match=message):
+        open_catalogue(source, size=size)
