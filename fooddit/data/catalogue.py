@@ -16,6 +16,7 @@ from fooddit.data.images import encode_png
 from fooddit.data.metadata import open_metadata
 from fooddit.data.rows import Catalogue, CatalogueError, Rejection, Row, require_utf8
 from fooddit.data.tfds_catalogue import TfdsCatalogue
+from fooddit.data.where import column_key
 
 METADATA_FILES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 # A file is read whole before it is decoded, several at a time.
@@ -92,6 +93,10 @@ class FolderCatalogue:
         for column, value in values.items():
             if isinstance(value, (dict, bytes)) or (isinstance(value, (list, tuple)) and column != "ingredients"):
                 return Rejection(where, "unreadable row", f"{column} is a {type(value).__name__}, expected text")
+            if isinstance(value, (list, tuple)) and any(isinstance(part, (dict, list, tuple)) for part in value):
+                return Rejection(
+                    where, "unreadable row", f"{column} has lists or objects in it, expected a list of texts"
+                )
         name = _text(values["file_name"])
         if not name:
             found = ", ".join(map(str, columns))
@@ -187,7 +192,7 @@ class _Render:
 
 
 def _first(columns: Mapping[str, Any], spellings: tuple[str, ...]) -> Any:
-    found = {re.sub(r"[\s-]+", "_", str(name).strip().lower()): value for name, value in columns.items()}
+    found = {column_key(name): value for name, value in columns.items()}
     return next((found[name] for name in spellings if found.get(name) not in (None, "")), None)
 
 

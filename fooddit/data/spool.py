@@ -18,6 +18,7 @@ from fooddit.data.duplicates import difference_hash, thumbnail
 from fooddit.data.images import normalize_picture
 from fooddit.data.records import Record, decode_record, encode_record
 from fooddit.data.rows import Catalogue, CatalogueError, Rejection, Rejections, Row
+from fooddit.data.where import Where
 from fooddit.streams import Lasting
 
 _DIGEST = np.dtype("V32")
@@ -115,19 +116,15 @@ def fill_spool(
 
 
 def _filtered(catalogue: Catalogue, where: Mapping[str, str], spool: Spool) -> Iterator[Row | Rejection]:
-    """Rows that pass the filter; a filter on a column that no row has is an error, not an empty dataset."""
-    seen: set[str] = set()
+    """Rows that pass the filter; one that nothing passes is an error, not an empty dataset."""
+    chosen = Where(where)
     for row in catalogue:
-        if isinstance(row, Rejection):
-            yield row
-            continue
-        seen.update(row.columns)
-        if all(str(row.columns.get(column)) == value for column, value in where.items()):
+        if isinstance(row, Rejection) or chosen.keeps(row.columns):
             yield row
         else:
             spool.filtered += 1
-    if unknown := where.keys() - seen:
-        raise CatalogueError(f"{catalogue.name}: no row has the column {sorted(unknown)}; columns: {sorted(seen)}")
+    if spool.filtered and (problem := chosen.problem()):
+        raise CatalogueError(f"{catalogue.name}: --where: {problem}")
 
 
 def _in_order(

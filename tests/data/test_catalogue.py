@@ -220,3 +220,11 @@ def test_dishes_are_told_apart_by_what_can_be_seen(folder):
 def test_scenes_that_fit_nowhere_are_refused(source, size, message):
     with pytest.raises(CatalogueError, match=message):
         open_catalogue(source, size=size)
+
+
+def test_nested_ingredients_are_refused(folder):
+    write_jsonl(folder, [ROWS[0] | {"ingredients": ["rice", ["soy", "beans"]]}])
+    [row] = open_catalogue(str(folder))
+    assert (
+        isinstance(row, Rejection) and row.detail == "ingredients has lists or objects in it, expected a list of texts"
+    )
