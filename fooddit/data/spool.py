@@ -152,7 +152,11 @@ def _read(row: Row | Rejection, size: int | None, seed: int) -> _Usable | Reject
     if isinstance(row, Rejection):
         return row
     try:
-        picture = normalize_picture(row.load(), size)
+        data = row.load()
+    except OSError as error:
+        return Rejection(row.id, "file cannot be opened", str(error)[:200])
+    try:
+        picture = normalize_picture(data, size)
     except (OSError, ValueError) as error:
         return Rejection(row.id, "picture cannot be read", str(error)[:200])
     record = Record(
