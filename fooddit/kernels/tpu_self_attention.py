@@ -18,7 +18,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Bool, Float
 
-from fooddit.kernels.attention import EPSILON, _head_dim, _softmax_scale
+from fooddit.kernels.reference import EPSILON, check_heads, resolve_scale
 from fooddit.kernels.rope import axial_angles
 
 LANES = 128
@@ -55,7 +55,7 @@ def tpu_self_attention(
 
     A number of tokens that is not a multiple of 128 is padded, which copies the arrays; the padding is masked.
     """
-    head_dim = _head_dim(q, num_heads, q_scale, k_scale)
+    head_dim = check_heads(q, num_heads, q_scale=q_scale, k_scale=k_scale)
     if head_dim != LANES:
         raise NotImplementedError(f"head_dim {head_dim}: the TPU kernel is for {LANES}, a register's lanes")
     tokens = q.shape[1]
@@ -64,7 +64,7 @@ def tpu_self_attention(
         kv_mask = jnp.pad(mask, ((0, 0), (0, padding)))
         q, k, v = (jnp.pad(x, ((0, 0), (0, padding), (0, 0))) for x in (q, k, v))
         positions = jnp.pad(positions, ((0, 0),) * (positions.ndim - 2) + ((0, padding), (0, 0)))
-    q_gain = q_scale.astype(jnp.float32) * (_softmax_scale(softmax_scale, head_dim) * LOG2_E)
+    q_gain = q_scale.astype(jnp.float32) * (resolve_scale(softmax_scale, head_dim) * LOG2_E)
     k_gain = k_scale.astype(jnp.float32)
     bias = None if kv_mask is None else jnp.where(kv_mask, 0.0, NEVER)
     out = _attend(q, k, v, q_gain[None], k_gain[None], *_tables(positions), bias, _layout(q, num_heads, interpret))
