@@ -1,6 +1,7 @@
-"""Fused attention: one public function each, beside a plain reference."""
+"""Fused attention: one public function each, an implementation per backend, one plain reference."""
 
-from fooddit.kernels.reference import cross_attention, decoupled_cross_attention, self_attention
+from fooddit.kernels.attention import cross_attention, decoupled_cross_attention, self_attention
+from fooddit.kernels.dispatch import Unsupported
 from fooddit.kernels.rope import axial_angles, rotate
 
-__all__ = ["axial_angles", "cross_attention", "decoupled_cross_attention", "rotate", "self_attention"]
+__all__ = ["Unsupported", "axial_angles", "cross_attention", "decoupled_cross_attention", "rotate", "self_attention"]

@@ -4,6 +4,8 @@ Public arrays are (batch, tokens, heads * head_dim): a head is a block of lanes,
 is True where a key may be attended to; a masked key has no influence, and a query without any key gets exactly 0.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
@@ -12,6 +14,26 @@ from fooddit.kernels.rope import axial_angles, rotate
 
 # Added to the mean square under QK-norm's root.
 EPSILON = 1e-6
+# (query, key, value, kv_mask) -> out: the products and the softmax, once queries and keys are normalised.
+Attend = Callable[[Array, Array, Array, Array | None], Array]
+
+
+def attend(
+    query: Float[Array, "batch tokens heads head_dim"],
+    key: Float[Array, "batch keys heads head_dim"],
+    value: Float[Array, "batch keys heads head_dim"],
+    kv_mask: Bool[Array, "batch keys"] | None,
+) -> Float[Array, "batch tokens heads head_dim"]:
+    """softmax(query key^T) value in float32, nothing scaled; zero for a query without any key."""
+    logits = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=jnp.float32)
+    if kv_mask is not None:
+        # A finite fill: with -inf a row without keys would be NaN in the softmax and in its gradient.
+        logits = jnp.where(kv_mask[:, None, None, :], logits, jnp.finfo(logits.dtype).min)
+    weights = jax.nn.softmax(logits, axis=-1).astype(value.dtype)
+    out = jnp.einsum("bhqk,bkhd->bqhd", weights, value, preferred_element_type=jnp.float32)
+    if kv_mask is not None:
+        out = jnp.where(jnp.any(kv_mask, axis=-1)[:, None, None, None], out, 0.0)
+    return out
 
 
 def self_attention(
@@ -25,6 +47,7 @@ def self_attention(
     positions: Float[Array, "*positions_batch tokens 2"],
     kv_mask: Bool[Array, "batch tokens"] | None = None,
     softmax_scale: float | None = None,
+    attend: Attend = attend,
 ) -> Float[Array, "batch tokens width"]:
     """Multi-head self-attention with RMS QK-norm and axial 2-D RoPE.
 
@@ -37,7 +60,8 @@ def self_attention(
     # The softmax scale rides on q's gain, so that it costs nothing on the (tokens, tokens) logits.
     query = rotate(_normalize(_heads(q, num_heads), q_scale * resolve_scale(softmax_scale, head_dim)), angles)
     key = rotate(_normalize(_heads(k, num_heads), k_scale), angles)
-    return _attend(query.astype(q.dtype), key.astype(k.dtype), _heads(v, num_heads), kv_mask)
+    out = attend(query.astype(q.dtype), key.astype(k.dtype), _heads(v, num_heads), kv_mask)
+    return _merged(out.astype(q.dtype))
 
 
 def cross_attention(
@@ -50,12 +74,14 @@ def cross_attention(
     k_scale: Float[Array, "head_dim"],
     kv_mask: Bool[Array, "batch keys"] | None = None,
     softmax_scale: float | None = None,
+    attend: Attend = attend,
 ) -> Float[Array, "batch tokens width"]:
     """Multi-head cross-attention with RMS QK-norm and no positions; arguments as in `self_attention`."""
     head_dim = check_heads(q, num_heads, q_scale=q_scale, k_scale=k_scale)
     query = _normalize(_heads(q, num_heads), q_scale * resolve_scale(softmax_scale, head_dim))
     key = _normalize(_heads(k, num_heads), k_scale)
-    return _attend(query.astype(q.dtype), key.astype(k.dtype), _heads(v, num_heads), kv_mask)
+    out = attend(query.astype(q.dtype), key.astype(k.dtype), _heads(v, num_heads), kv_mask)
+    return _merged(out.astype(q.dtype))
 
 
 def decoupled_cross_attention(
@@ -73,6 +99,7 @@ def decoupled_cross_attention(
     image_mask: Bool[Array, "batch image"] | None = None,
     image_scale: float | Float[Array, ""] | Float[Array, "batch"] = 1.0,
     softmax_scale: float | None = None,
+    attend: Attend = attend,
 ) -> Float[Array, "batch tokens width"]:
     """Cross-attention to text plus `image_scale` times cross-attention to image tokens, each with a softmax of its own.
 
@@ -83,7 +110,7 @@ def decoupled_cross_attention(
     query = _normalize(_heads(q, num_heads), q_scale * resolve_scale(softmax_scale, head_dim)).astype(q.dtype)
     branches = (text_k, text_v, text_k_scale, text_mask), (image_k, image_v, image_k_scale, image_mask)
     text, image = (
-        _attend(query, _normalize(_heads(k, num_heads), gain).astype(k.dtype), _heads(v, num_heads), mask, jnp.float32)
+        _merged(attend(query, _normalize(_heads(k, num_heads), gain).astype(k.dtype), _heads(v, num_heads), mask))
         for k, v, gain, mask in branches
     )
     scale = jnp.asarray(image_scale, jnp.float32).reshape(-1, 1, 1)
@@ -116,15 +143,5 @@ def _normalize(x: Array, gain: Array) -> Array:
     return x * jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + EPSILON) * gain
 
 
-def _attend(query: Array, key: Array, value: Array, kv_mask: Array | None, dtype=None) -> Array:
-    """Softmax attention of (batch, tokens, heads, head_dim) arrays; the query is scaled, heads come back merged, in
-    `dtype` or the query's."""
-    logits = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=jnp.float32)
-    if kv_mask is not None:
-        # A finite fill: with -inf a row without keys would be NaN in the softmax and in its gradient.
-        logits = jnp.where(kv_mask[:, None, None, :], logits, jnp.finfo(logits.dtype).min)
-    weights = jax.nn.softmax(logits, axis=-1).astype(value.dtype)
-    out = jnp.einsum("bhqk,bkhd->bqhd", weights, value, preferred_element_type=jnp.float32)
-    if kv_mask is not None:
-        out = jnp.where(jnp.any(kv_mask, axis=-1)[:, None, None, None], out, 0.0)
-    return out.astype(dtype or query.dtype).reshape(*out.shape[:2], -1)
+def _merged(x: Array) -> Array:
+    return x.reshape(*x.shape[:2], -1)

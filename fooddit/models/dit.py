@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
-from fooddit.models.layers import CrossAttention, Linear, RMSNorm, SelfAttention, SwiGLU, rms_normalise
+from fooddit.models.layers import DTYPES, CrossAttention, Linear, RMSNorm, SelfAttention, SwiGLU, rms_normalise
 from fooddit.models.module import stack
 
 # name: (width, depth, head_dim). head_dim 128 fills a TPU's lanes; ti is for a CPU.
@@ -26,9 +26,7 @@ REMAT_POLICIES = {
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
     "full": jax.checkpoint_policies.nothing_saveable,
 }
-
-
-DTYPES = ("float32", "bfloat16", "float16")
+ATTENTION = ("auto", "pallas_tpu", "cudnn", "xla")
 
 
 @dataclass(frozen=True)
@@ -40,6 +38,7 @@ class DiTConfig:
       remat: what the backward pass recomputes of each block: "none", "dots" (all but matrix products) or "full".
       scan_unroll: blocks to unroll in the scan over depth; the compile time grows with it, a CPU's step gets shorter.
       dtype: of the activations; parameters stay float32.
+      attention: "auto" (the accelerator's fused kernel), "pallas_tpu", "cudnn" or "xla"; the text transformer's too.
     """
 
     size: str = "ti"
@@ -49,6 +48,7 @@ class DiTConfig:
     remat: str = field(default="none", metadata={"operational": True})
     scan_unroll: int = field(default=1, metadata={"operational": True})
     dtype: str = "float32"
+    attention: str = field(default="auto", metadata={"operational": True})
 
     def __post_init__(self):
         if self.size not in SIZES:
@@ -66,6 +66,8 @@ class DiTConfig:
             )
         if self.dtype not in DTYPES:
             raise ValueError(f"model.dtype: found {self.dtype!r}, expected one of {', '.join(DTYPES)}")
+        if self.attention not in ATTENTION:
+            raise ValueError(f"model.attention: found {self.attention!r}, expected one of {', '.join(ATTENTION)}")
         if self.remat not in REMAT_POLICIES:
             raise ValueError(f"model.remat: found {self.remat!r}, expected one of {', '.join(REMAT_POLICIES)}")
 
@@ -156,9 +158,11 @@ class Block(nnx.Module):
     """Self-attention, cross-attention and SwiGLU, each a residual; the shared modulation plus this block's table."""
 
     def __init__(self, config: DiTConfig, context_width: int, *, rngs: nnx.Rngs):
-        self.attention = SelfAttention(config.width, config.head_dim, rngs=rngs)
+        self.attention = SelfAttention(config.width, config.head_dim, rngs=rngs, implementation=config.attention)
         self.cross_norm = RMSNorm(config.width)
-        self.cross = CrossAttention(config.width, context_width, config.head_dim, rngs=rngs)
+        self.cross = CrossAttention(
+            config.width, context_width, config.head_dim, rngs=rngs, implementation=config.attention
+        )
         self.mlp = SwiGLU(config.width, rngs=rngs)
         self.table = nnx.Param(jnp.zeros((6, config.width)), axes=("features", "embed"))
 

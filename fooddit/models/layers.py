@@ -6,6 +6,10 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from fooddit.kernels import cross_attention, self_attention
+from fooddit.parallel.rules import activation_partition
+
+# What activations may be computed in.
+DTYPES = ("float32", "bfloat16", "float16")
 
 
 class Linear(nnx.Module):
@@ -67,8 +71,8 @@ def swiglu_width(width: int) -> int:
 class SelfAttention(nnx.Module):
     """Multi-head self-attention with QK-norm and axial 2-D RoPE; the output projection starts at zero."""
 
-    def __init__(self, width: int, head_dim: int, *, rngs: nnx.Rngs):
-        self.num_heads = width // head_dim
+    def __init__(self, width: int, head_dim: int, *, rngs: nnx.Rngs, implementation: str = "auto"):
+        self.num_heads, self.implementation = width // head_dim, implementation
         self.query = Linear(width, width, axes=("embed", "heads"), rngs=rngs)
         self.key = Linear(width, width, axes=("embed", "heads"), rngs=rngs)
         self.value = Linear(width, width, axes=("embed", "heads"), rngs=rngs)
@@ -86,6 +90,8 @@ class SelfAttention(nnx.Module):
             k_scale=self.key_norm[...],
             positions=positions,
             kv_mask=mask,
+            implementation=self.implementation,
+            partition=activation_partition(x.shape[0], self.num_heads),
         )
         return self.out(attended)
 
@@ -93,8 +99,8 @@ class SelfAttention(nnx.Module):
 class CrossAttention(nnx.Module):
     """Queries from x, keys and values from a context; an empty (fully masked) context adds exactly nothing."""
 
-    def __init__(self, width: int, context_width: int, head_dim: int, *, rngs: nnx.Rngs):
-        self.num_heads = width // head_dim
+    def __init__(self, width: int, context_width: int, head_dim: int, *, rngs: nnx.Rngs, implementation: str = "auto"):
+        self.num_heads, self.implementation = width // head_dim, implementation
         self.query = Linear(width, width, axes=("embed", "heads"), rngs=rngs)
         self.key = Linear(context_width, width, axes=("embed", "heads"), rngs=rngs)
         self.value = Linear(context_width, width, axes=("embed", "heads"), rngs=rngs)
@@ -111,5 +117,7 @@ class CrossAttention(nnx.Module):
             q_scale=self.query_norm[...],
             k_scale=self.key_norm[...],
             kv_mask=mask,
+            implementation=self.implementation,
+            partition=activation_partition(x.shape[0], self.num_heads),
         )
         return self.out(attended)

@@ -16,7 +16,7 @@ class TextToImage(nnx.Module):
     """A DiT and the text transformer that is trained with it."""
 
     def __init__(self, dit: DiTConfig, text: TextConfig, *, token_features: int, rngs: nnx.Rngs):
-        self.text = TextTransformer(text, rngs=rngs)
+        self.text = TextTransformer(text, rngs=rngs, attention=dit.attention)
         self.dit = DiT(dit, token_features=token_features, context_width=text.width, rngs=rngs)
 
     def encode_text(self, ids, mask) -> TextFeatures:

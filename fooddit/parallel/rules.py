@@ -3,7 +3,9 @@
 import math
 
 import jax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
+
+from fooddit.parallel.mesh import AXES
 
 # The residual stream's width goes over fsdp; what a matrix product can split without a reduction, over tensor.
 RULES = {
@@ -62,7 +64,15 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(RULES["batch"]))
 
 
-def _partition(mesh: Mesh, shape, names) -> PartitionSpec:
+def activation_partition(batch: int, num_heads: int) -> PartitionSpec | None:
+    """How (batch, tokens, heads * head_dim) arrays lie on the mesh in context (`jax.set_mesh`); None without one."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or not set(mesh.axis_names) >= set(AXES):
+        return None
+    return _partition(mesh, (batch, 1, num_heads), ("batch", "features", "heads"))
+
+
+def _partition(mesh: Mesh | AbstractMesh, shape, names) -> PartitionSpec:
     used, spec = set(), []
     for size, name in zip(shape, names):
         wanted = tuple(a for a in RULES[name] if a not in used and mesh.shape[a] > 1)

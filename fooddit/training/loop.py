@@ -58,13 +58,19 @@ def train(
       NoWholeCheckpoint, CheckpointFailed: none can be trusted; one could not be written.
       Stopped: the supervisor was asked to stop the run, and its state is saved.
     """
-    settings, supervisor = experiment.train, supervisor or Supervisor()
-    ledger = supervisor.ledger
+    with jax.set_mesh(device_mesh(experiment)):
+        return _train(task, experiment, workdir, supervisor or Supervisor(), checkpoints)
+
+
+def _train(
+    task: Task, experiment: Experiment, workdir: Path, supervisor: Supervisor, checkpoints: epath.PathLike | None
+) -> Result:
+    settings, ledger = experiment.train, supervisor.ledger
     is_writer = jax.process_index() == 0
     workdir.mkdir(parents=True, exist_ok=True)
 
     # Devices: everything is laid out before anything is made.
-    mesh = device_mesh(experiment)
+    mesh = jax.sharding.get_mesh()
     replicated = NamedSharding(mesh, PartitionSpec())
     optimizer = make_optimizer(experiment.optimizer, settings.steps, task.axes)
     learning_rate = schedule(experiment.optimizer, settings.steps)

@@ -1,4 +1,4 @@
-"""How fast the devices could go: peak FLOP/s from a table, or measured where no table knows."""
+"""How fast the devices could go: peak FLOP/s from the makers' table, or measured where it has no entry."""
 
 import time
 from dataclasses import dataclass
@@ -6,25 +6,9 @@ from functools import cache
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import AxisType
 
-# Dense bfloat16 FLOP/s of one jax device, from the makers' data sheets, by the start of jax's device_kind.
-# The first that fits is taken. A TPU v3 or 7x chip is two jax devices.
-_PEAKS = {
-    "TPU v3": 61.5e12,
-    "TPU v4": 275e12,
-    "TPU v5 lite": 197e12,
-    "TPU v5e": 197e12,
-    "TPU v5": 459e12,
-    "TPU v6 lite": 918e12,
-    "TPU v6e": 918e12,
-    "TPU7x": 1153.5e12,
-    "TPU v7x": 1153.5e12,
-    "NVIDIA H100 PCIe": 756e12,
-    "NVIDIA H100 NVL": 835e12,
-    "NVIDIA H100": 989e12,
-    "NVIDIA H200": 989e12,
-    "NVIDIA A100": 312e12,
-}
+from fooddit.parallel.hardware import accelerator
 
 
 @dataclass(frozen=True)
@@ -43,9 +27,8 @@ def peak_flops(devices: list[jax.Device] | None = None) -> Peak:
     """
     devices = jax.devices() if devices is None else devices
     kind, platform = devices[0].device_kind, devices[0].platform
-    for start, flops in _PEAKS.items():
-        if kind.startswith(start):
-            return Peak(flops * len(devices), "MFU")
+    if known := accelerator(kind):
+        return Peak(known.flops * len(devices), "MFU")
     if platform == "cpu":
         processes = len({device.process_index for device in devices})
         return Peak(_measured(jax.local_devices(backend="cpu")[0], "float32") * processes, "% of CPU peak")
@@ -60,12 +43,14 @@ def utilization(flops_per_step: float, seconds: float, peak: Peak) -> float:
 @cache
 def _measured(device: jax.Device, dtype: str, size: int = 1024) -> float:
     """FLOP/s of the fastest of some square matmuls."""
-    matrix = jax.device_put(jnp.ones((size, size), dtype), device)
-    multiply = jax.jit(jnp.matmul)
-    multiply(matrix, matrix).block_until_ready()
-    fastest, start = float("inf"), time.perf_counter()
-    while time.perf_counter() - start < 0.25:
-        begin = time.perf_counter()
+    # On this device alone, whatever mesh the run is on.
+    with jax.set_mesh(jax.make_mesh((1,), ("device",), axis_types=(AxisType.Auto,), devices=[device])):
+        matrix = jax.device_put(jnp.ones((size, size), dtype), device)
+        multiply = jax.jit(jnp.matmul)
         multiply(matrix, matrix).block_until_ready()
-        fastest = min(fastest, time.perf_counter() - begin)
+        fastest, start = float("inf"), time.perf_counter()
+        while time.perf_counter() - start < 0.25:
+            begin = time.perf_counter()
+            multiply(matrix, matrix).block_until_ready()
+            fastest = min(fastest, time.perf_counter() - begin)
     return 2 * size**3 / fastest

@@ -1,0 +1,60 @@
+"""A Pallas TPU kernel on a mesh: XLA cannot split it, so that each device runs it on its examples and heads."""
+
+import math
+from collections.abc import Callable
+
+import jax
+from jax.sharding import PartitionSpec
+from jaxtyping import Array
+
+from fooddit.kernels.dispatch import Target, Unsupported
+from fooddit.parallel.hardware import accelerator
+
+GENERATIONS = ("v5e", "v5p", "v6e", "tpu7x")
+
+
+def on_each_device(
+    kernel: Callable[..., Array],
+    *,
+    wide: dict[str, Array],
+    batched: dict[str, Array | None],
+    whole: dict[str, Array],
+    num_heads: int,
+    where: Target,
+    partition: PartitionSpec | None,
+) -> Array:
+    """kernel(**arrays, num_heads=, generation=) -> (batch, tokens, width), under shard_map where the mesh in context
+    has several devices.
+
+    wide: (batch, tokens, width) arrays, laid out as `partition` says. batched: arrays whose first dimension is the
+    batch, the rest whole; None stays None. whole: the same on all devices.
+
+    Raises:
+      Unsupported: no TPU, one that has no block sizes, or a mesh without a `partition`.
+    """
+    generation = _generation(where)
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.size == 1 or mesh.are_all_axes_manual:
+        return kernel(**wide, **batched, **whole, num_heads=num_heads, generation=generation)
+    if partition is None:
+        raise Unsupported(f"the mesh in context has {mesh.size} devices: `partition` must say how the arrays lie on it")
+    rows, _, lanes = (*partition, None, None, None)[:3]
+    wide_spec, batch_spec = PartitionSpec(rows, None, lanes), PartitionSpec(rows)
+    shares = math.prod(mesh.shape[axis] for axis in ((lanes,) if isinstance(lanes, str) else lanes or ()))
+    given = {name: array for name, array in batched.items() if array is not None}
+    specs = (dict.fromkeys(wide, wide_spec), dict.fromkeys(given, batch_spec), dict.fromkeys(whole, PartitionSpec()))
+
+    def local(wide, batched, whole):
+        return kernel(**wide, **batched, **whole, num_heads=num_heads // shares, generation=generation)
+
+    # Pallas does not say which mesh axes its results vary over, so that shard_map cannot check it.
+    return jax.shard_map(local, in_specs=specs, out_specs=wide_spec, check_vma=False)(wide, given, whole)
+
+
+def _generation(where: Target) -> str:
+    if where.platform != "tpu":
+        raise Unsupported(f"needs a TPU, the computation is for {where.kind}")
+    known = accelerator(where.kind)
+    if known is None or known.name not in GENERATIONS:
+        raise Unsupported(f"{where.kind} has no block sizes; known are {', '.join(GENERATIONS)}")
+    return known.name
