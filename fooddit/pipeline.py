@@ -18,7 +18,7 @@ from fooddit.diffusion import resolution_shift
 from fooddit.models.drawing import Artist
 from fooddit.models.picture_space import PictureSpace
 from fooddit.models.text_to_image import SamplingConfig
-from fooddit.tasks.denoise import DenoiseExperiment
+from fooddit.tasks.denoise_step import DenoiseExperiment
 from fooddit.training.checkpoint import load_parameters
 from fooddit.training.checkpoint_layout import find_checkpoints, list_steps
 

@@ -1,7 +1,7 @@
 from configs import stage1
 from configs.base import base
 from fooddit.config import build
-from fooddit.tasks.denoise import DenoiseExperiment
+from fooddit.tasks.denoise_step import DenoiseExperiment
 
 
 def test_a_size_given_later_is_not_shadowed_by_the_default_sizes_width():

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fooddit.tasks.denoise import DenoiseExperiment
+from fooddit.tasks.denoise_step import DenoiseExperiment
 
 ROOT = Path(__file__).resolve().parents[1]
 

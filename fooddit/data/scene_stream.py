@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass, field
 
+import jax
 import numpy as np
 
 from fooddit.data.positions import PositionBatches
-from fooddit.data.scenes import render_image, sample_spec
+from fooddit.data.scenes import ATTRIBUTES, render_image, sample_spec
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,16 @@ class SceneStreamConfig:
         for name in ("batch_size", "image_size", "threads", "prefetch"):
             if getattr(self, name) < 1:
                 raise ValueError(f"data.{name} must be at least 1, found {getattr(self, name)}")
+
+
+def scene_batch_shapes(config: SceneStreamConfig) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes of the global batch that `SceneBatches` gives."""
+    count, size, shape = config.batch_size, config.image_size, jax.ShapeDtypeStruct
+    return {
+        "image": shape((count, size, size, 3), np.uint8),
+        "attributes": shape((count, len(ATTRIBUTES)), np.int32),
+        "index": shape((count,), np.int32),
+    }
 
 
 class SceneBatches(PositionBatches):

@@ -7,17 +7,19 @@ from fooddit.config import ConfigError
 
 
 class Entry(NamedTuple):
-    """Where a task lives: its config's dataclass and its class, by name."""
+    """Where a task lives, by name: its config's dataclass, its class, and the class of what its step computes, which
+    is made of an experiment alone."""
 
     module: str
     experiment: str
     task: str
+    step: str
 
 
 TASKS = {
-    "denoise": Entry("fooddit.tasks.denoise", "DenoiseExperiment", "Denoise"),
-    "autoencode": Entry("fooddit.tasks.autoencode", "AutoencodeExperiment", "Autoencode"),
-    "read_scenes": Entry("fooddit.tasks.read_scenes", "ReadScenesExperiment", "ReadScenes"),
+    "denoise": Entry("fooddit.tasks.denoise", "DenoiseExperiment", "Denoise", "DenoiseStep"),
+    "autoencode": Entry("fooddit.tasks.autoencode", "AutoencodeExperiment", "Autoencode", "Autoencode"),
+    "read_scenes": Entry("fooddit.tasks.read_scenes", "ReadScenesExperiment", "ReadScenes", "ReadScenes"),
 }
 
 
@@ -29,6 +31,11 @@ def experiment_class(name: str) -> type:
 def task_class(name: str) -> type:
     """The class of a task: experiment -> an object that meets `training.task.Task`."""
     return _load(name, "task")
+
+
+def step_class(name: str) -> type:
+    """What a task's step computes: experiment -> an object with the `training.task.StepProgram` half of a task."""
+    return _load(name, "step")
 
 
 def _load(name: str, what: str) -> Any:

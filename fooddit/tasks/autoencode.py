@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fooddit.data.scene_stream import SceneBatches, SceneStreamConfig
+from fooddit.data.scene_stream import SceneBatches, SceneStreamConfig, scene_batch_shapes
 from fooddit.data.scenes import render_image, sample_spec
 from fooddit.diffusion import example_keys, example_noise
 from fooddit.models.autoencoder import TinyAutoencoder, TinyAutoencoderConfig, bytes_from_pixels, pixels_from_bytes
@@ -41,13 +41,17 @@ class AutoencodeExperiment(Experiment):
 class Autoencode:
     """Reconstruction of endless scenes by mean absolute error on pixels and on their differences (edges)."""
 
-    def __init__(self, experiment: AutoencodeExperiment, workdir: Path, saved: dict | None = None):
+    def __init__(self, experiment: AutoencodeExperiment, workdir: Path | None = None, saved: dict | None = None):
         self.experiment = experiment
         self.definition = define(lambda rngs: TinyAutoencoder(experiment.model, rngs=rngs))
         self.shapes, self.axes, self.frozen = self.definition.shapes, self.definition.axes, {}
         self.metadata = {"kind": "autoencoder"}
         self.flops_per_example = 3 * 2 * _multiplications(self.definition.shapes, experiment.data.image_size)
         self.init = self.definition.init
+
+    @property
+    def batch_shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
+        return scene_batch_shapes(self.experiment.data)
 
     def batches(self, position: int, shard: tuple[int, int]):
         seed = self.experiment.train.seed

@@ -1,95 +1,27 @@
-"""Text to picture by rectified flow: stages 1 to 3 are this task with other data and other starts."""
+"""The task of text to picture by rectified flow: its step, on data, and how it is judged."""
 
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from fooddit.config import OPERATIONAL, ConfigError
+from fooddit.config import ConfigError
 from fooddit.data.pipeline import Batches, DataConfig, doubts, open_dataset
 from fooddit.data.prepare import prepare
 from fooddit.data.tokenizer import Tokenizer, train_tokenizer
-from fooddit.diffusion import (
-    ObjectiveConfig,
-    TimestepConfig,
-    example_keys,
-    example_noise,
-    flow_loss,
-    loss_by_time,
-    sample_times,
-)
-from fooddit.models.dit import DiTConfig
+from fooddit.diffusion import loss_by_time
 from fooddit.models.drawing import Artist
-from fooddit.models.module import define
-from fooddit.models.picture_space import PictureSpace, SpaceConfig
-from fooddit.models.text import TextConfig
-from fooddit.models.text_to_image import SamplingConfig, TextToImage, flops_per_example
+from fooddit.tasks.denoise_step import DenoiseExperiment, DenoiseStep
 from fooddit.tasks.neighbours import Neighbours, TrainingNeighbours
 from fooddit.tasks.scene_alignment import alignment, scene_prompts, scene_specs
 from fooddit.tasks.sheets import neighbour_sheet, photo_sheet, scene_sheet
-from fooddit.training.task import Evaluation, Experiment
+from fooddit.training.task import Evaluation
 from fooddit.training.transfer import source_metadata
 
 TIME_BINS = 5
 
 
-@dataclass(frozen=True)
-class EvaluationConfig:
-    """Attributes:
-    examples: hold-out records whose loss is measured at each evaluation.
-    samples: pictures in the sample grid.
-    alignment: held-out scenes whose prompts are drawn and read back (0: none; only for scenes).
-    nearest: compare samples with their nearest training pictures.
-    batch_size: of pictures drawn at once.
-    """
-
-    examples: int = 256
-    samples: int = 16
-    alignment: int = 0
-    nearest: bool = False
-    batch_size: int = 64
-
-    def __post_init__(self):
-        for name, least in (("examples", 1), ("samples", 0), ("alignment", 0), ("batch_size", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"evaluation.{name} must be at least {least}, found {getattr(self, name)}")
-
-
-@dataclass(frozen=True)
-class DenoiseExperiment(Experiment):
-    """Config of the task `denoise`."""
-
-    data: DataConfig = field(kw_only=True)
-    space: SpaceConfig = field(default_factory=SpaceConfig)
-    model: DiTConfig = field(default_factory=DiTConfig)
-    text: TextConfig = field(default_factory=TextConfig)
-    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
-    timesteps: TimestepConfig = field(default_factory=TimestepConfig)
-    sampling: SamplingConfig = field(default_factory=SamplingConfig, metadata=OPERATIONAL)
-    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig, metadata=OPERATIONAL)
-
-    def __post_init__(self):
-        super().__post_init__()
-        if not self.data.source:
-            raise ValueError("data.source is empty; give a folder that `fooddit prepare` wrote, or scenes:N")
-        if self.data.batch_size % self.train.accumulate:
-            raise ValueError(
-                f"data.batch_size is {self.data.batch_size}: expected a multiple of train.accumulate, "
-                f"which is {self.train.accumulate}"
-            )
-        if self.text.vocabulary < 257:
-            raise ValueError(
-                f"text.vocabulary is {self.text.vocabulary}: expected at least 257, the bytes and the padding"
-            )
-        if self.data.text_length != self.text.length:
-            raise ValueError(
-                f"data.text_length is {self.data.text_length}, text.length {self.text.length}; make them equal"
-            )
-
-
-class Denoise:
+class Denoise(DenoiseStep):
     """The velocity (or x0) of pictures in a picture space, given captions."""
 
     def __init__(self, experiment: DenoiseExperiment, workdir: Path, saved: dict | None = None):
@@ -97,13 +29,7 @@ class Denoise:
 
         `saved`: this task's metadata in the checkpoint that the run goes on from; its tokenizer is used again.
         """
-        self.experiment = experiment
-        self.space = PictureSpace(experiment.space)
-        if self.space.grid != experiment.data.grid:
-            raise ConfigError(
-                f"data.grid is {experiment.data.grid}, but a token of {experiment.space} is {self.space.grid} pixels; "
-                f"set data.grid={self.space.grid}"
-            )
+        super().__init__(experiment)
         source, cache = _records(experiment.data, workdir), experiment.data.cache
         self.train_set, self.holdout_set = (open_dataset(source, split, cache=cache) for split in ("train", "holdout"))
         for doubt in doubts(self.train_set, experiment.data):
@@ -111,13 +37,6 @@ class Denoise:
         first = next(iter(self.holdout_set), None)
         self._is_scenes = first is not None and first.attributes is not None
         self.tokenizer = _tokenizer(experiment, self.train_set, saved)
-        self.length = (experiment.data.image_size // self.space.grid) ** 2
-        self.definition = define(
-            lambda rngs: TextToImage(experiment.model, experiment.text, token_features=self.space.features, rngs=rngs)
-        )
-        self.shapes, self.axes, self.init = self.definition.shapes, self.definition.axes, self.definition.init
-        self.frozen = self.space.params
-        self.flops_per_example = flops_per_example(experiment.model, experiment.text, self.length, self.shapes)
         self.metadata = {
             "kind": "text_to_image",
             "tokenizer": self.tokenizer.to_json(),
@@ -139,20 +58,6 @@ class Denoise:
             shard_index=shard[0],
             shard_count=shard[1],
         )
-
-    def device_batch(self, frozen, batch: dict) -> dict:
-        """Pictures of one bucket to tokens of the one length that the step is compiled for."""
-        tokens = self.space.encode(frozen, batch["image"], self.length)
-        count = len(batch["index"])
-        made = {name: batch[name] for name in ("text", "text_mask", "index")} | {"x0": tokens.values}
-        if self.experiment.data.max_aspect > 1:
-            made["positions"] = jnp.broadcast_to(tokens.positions, (count, self.length, 2))
-            made["mask"] = jnp.broadcast_to(tokens.mask, (count, self.length))
-        return made
-
-    def loss(self, params, frozen, batch: dict, key: jax.Array):
-        t, flow = self._flow(params, batch, key)
-        return flow.loss, {}
 
     def evaluate(self, params, frozen, step: int) -> Evaluation:
         settings = self.experiment.evaluation
@@ -183,24 +88,8 @@ class Denoise:
     def _tokenize(self, text: str):
         return self.tokenizer.encode(text, self.experiment.text.length)
 
-    def _flow(self, params, batch: dict, key: jax.Array):
-        keys = example_keys(key, batch["index"])
-        t = sample_times(keys, self.experiment.timesteps)
-        x0, mask = batch["x0"], batch.get("mask")
-        positions = batch.get("positions", self.artist.positions)
-        model = self.definition.bind(params)
-        text = model.encode_text(batch["text"], batch["text_mask"])
-        return t, flow_loss(
-            lambda x, t: model(x, t, text, positions=positions, mask=mask),
-            x0,
-            example_noise(keys, x0.shape[1:]),
-            t,
-            config=self.experiment.objective,
-            mask=mask,
-        )
-
     def _validation_loss(self, params, frozen, batch: dict, key: jax.Array):
-        t, flow = self._flow(params, self.device_batch(frozen, batch), key)
+        t, flow = self.flow(params, self.device_batch(frozen, batch), key)
         return loss_by_time(flow.per_example, t, TIME_BINS)
 
     def _validation(self, params, frozen) -> dict[str, float]:

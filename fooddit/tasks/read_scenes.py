@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from fooddit.data.scene_stream import SceneBatches, SceneStreamConfig
+from fooddit.data.scene_stream import SceneBatches, SceneStreamConfig, scene_batch_shapes
 from fooddit.data.scenes import ATTRIBUTES
 from fooddit.diffusion import example_keys
 from fooddit.evaluation.scene_reader import SceneReader, accuracy, classifier
@@ -35,13 +35,17 @@ class ReadScenesExperiment(Experiment):
 class ReadScenes:
     """Cross-entropy of every attribute."""
 
-    def __init__(self, experiment: ReadScenesExperiment, workdir: Path, saved: dict | None = None):
+    def __init__(self, experiment: ReadScenesExperiment, workdir: Path | None = None, saved: dict | None = None):
         self.experiment = experiment
         self.definition = classifier()
         self.shapes, self.axes, self.frozen = self.definition.shapes, self.definition.axes, {}
         self.metadata = {"kind": "scene_reader"}
         self.flops_per_example = 3 * 2 * _multiplications(self.definition.shapes)
         self.init = self.definition.init
+
+    @property
+    def batch_shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
+        return scene_batch_shapes(self.experiment.data)
 
     def batches(self, position: int, shard: tuple[int, int]):
         seed = self.experiment.train.seed

@@ -119,33 +119,43 @@ class BatchIterator(Protocol):
     def close(self) -> None: ...
 
 
-class Task(Protocol):
-    """One kind of experiment.
+class StepProgram(Protocol):
+    """What the step of a task computes; it can be compiled without any data.
 
     Attributes:
       shapes, axes: trees of the trainable parameters' shapes and logical axis names.
       frozen: arrays that the step reads and does not train; not in the checkpoint.
-      metadata: JSON saved with every checkpoint: what generation needs, where frozen arrays came from and their hash.
       flops_per_example: model FLOPs of one example's forward and backward pass.
+      batch_shapes: of the global batch that `device_batch` takes.
     """
 
     shapes: Any
     axes: Any
     frozen: Any
-    metadata: dict
     flops_per_example: float
+    batch_shapes: dict[str, jax.ShapeDtypeStruct]
 
     def init(self, key: jax.Array) -> Any:
         """The trainable parameters; called under jit with the parameters' shardings."""
-
-    def batches(self, position: int, shard: tuple[int, int]) -> BatchIterator:
-        """The batches from a position on; `shard` is (index, count) of this process."""
 
     def device_batch(self, frozen: Any, batch: dict) -> dict:
         """What the step takes, from a batch on the devices: for example pictures encoded to latents."""
 
     def loss(self, params: Any, frozen: Any, batch: dict, key: jax.Array) -> tuple[jax.Array, dict]:
         """Mean loss over the batch and metrics; all noise from `key` and the examples' global numbers."""
+
+
+class Task(StepProgram, Protocol):
+    """One kind of experiment: what its step computes, on data, and how its parameters are judged.
+
+    Attributes:
+      metadata: JSON saved with every checkpoint: what generation needs, where frozen arrays came from and their hash.
+    """
+
+    metadata: dict
+
+    def batches(self, position: int, shard: tuple[int, int]) -> BatchIterator:
+        """The batches from a position on; `shard` is (index, count) of this process."""
 
     def evaluate(self, params: Any, frozen: Any, step: int) -> Evaluation:
         """Judges parameters (the averaged ones)."""

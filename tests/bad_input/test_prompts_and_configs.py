@@ -17,7 +17,7 @@ from fooddit.config import ConfigError, build
 from fooddit.data.tokenizer import train_tokenizer
 from fooddit.models.text_to_image import SamplingConfig
 from fooddit.pipeline import Picture, Pipeline
-from fooddit.tasks.denoise import DenoiseExperiment
+from fooddit.tasks.denoise_step import DenoiseExperiment
 from tests.bad_input.corpus import CONFIGS, GOOD_PROMPTS, PROMPT_FILES, PROMPTS
 from tests.data.made import picture
 

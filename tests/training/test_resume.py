@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from fooddit.models.dit import DiTConfig
-from fooddit.tasks.denoise import DenoiseExperiment
+from fooddit.tasks.denoise_step import DenoiseExperiment
 from fooddit.training.checkpoint import CheckpointConfig, Checkpointer
 from fooddit.training.loop import train
 from fooddit.training.optimizer import OptimizerConfig
