@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float
 
 from fooddit.models.layers import DTYPES, CrossAttention, Linear, RMSNorm, SelfAttention, SwiGLU, rms_normalise
 from fooddit.models.module import stack
+from fooddit.parallel import shard_batch
 
 # name: (width, depth, head_dim). head_dim 128 fills a TPU's lanes; ti is for a CPU.
 SIZES = {
@@ -125,22 +126,22 @@ class DiT(nnx.Module):
         """
         dtype = jnp.dtype(self.config.dtype)
         count = tokens.shape[1]
-        x = self.embed(tokens.astype(dtype))
+        x = shard_batch(self.embed(tokens.astype(dtype)))
         x, positions, mask = _append(x, positions, mask, extra_tokens)
         condition = self.time(timestep)
         if pooled is not None:
             # A mean over many tokens is small; normalised, it speaks as loud as the time. No caption stays zero.
             condition = condition + self.pooled(rms_normalise(pooled.astype(condition.dtype)))
         condition = jax.nn.silu(condition)
-        modulation = self.modulation(condition).reshape(-1, 6, self.config.width).astype(dtype)
+        modulation = shard_batch(self.modulation(condition)).reshape(-1, 6, self.config.width).astype(dtype)
         joined = _join(context, dtype)
         if joined is not None:
-            joined = Context(self.context_norm(joined.tokens), joined.mask)
+            joined = Context(shard_batch(self.context_norm(joined.tokens)), joined.mask)
         graph, parameters = nnx.split(self.blocks)
 
         def block(x, layer):
             parameters, residual = layer
-            x = nnx.merge(graph, parameters)(x, modulation, joined, positions=positions, mask=mask)
+            x = shard_batch(nnx.merge(graph, parameters)(x, modulation, joined, positions=positions, mask=mask))
             if residual is not None:
                 x = x.at[:, :count].add(residual.astype(x.dtype))
             return x, None

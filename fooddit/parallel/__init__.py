@@ -1,6 +1,6 @@
 """Meshes and the table from logical axes to mesh axes."""
 
 from fooddit.parallel.mesh import MeshConfig, make_mesh
-from fooddit.parallel.rules import batch_sharding, parameter_shardings, state_shardings
+from fooddit.parallel.rules import batch_sharding, parameter_shardings, shard_batch, state_shardings
 
-__all__ = ["MeshConfig", "batch_sharding", "make_mesh", "parameter_shardings", "state_shardings"]
+__all__ = ["MeshConfig", "batch_sharding", "make_mesh", "parameter_shardings", "shard_batch", "state_shardings"]

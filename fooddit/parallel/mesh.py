@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh
 
 AXES = ("data", "fsdp", "tensor")
@@ -36,5 +37,6 @@ def make_mesh(config: MeshConfig = MeshConfig(), devices=None) -> Mesh:
             f"config.mesh: {asked} does not fit; found {len(devices)} devices: the sizes must multiply "
             "to that number, where one of them may be -1: what the others leave"
         )
-    # jax.make_mesh defaults to Explicit and topologies.make_mesh to Auto: always say which.
-    return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+    # An axis of 8 on a 16 x 16 torus takes half of a ring; jax.make_mesh refuses that, and defaults to Explicit axes.
+    grid = mesh_utils.create_device_mesh(tuple(sizes), devices, allow_split_physical_axes=True)
+    return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))

@@ -64,6 +64,16 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(RULES["batch"]))
 
 
+def shard_batch(x: jax.Array) -> jax.Array:
+    """x with its first dimension over every data-parallel axis of the mesh in context (`jax.set_mesh`), if they divide
+    it. Without being told, XLA lets activations follow the parameters' fsdp sharding and sums them over it."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.size == 1 or not set(mesh.axis_names) >= set(AXES):
+        return x
+    rows = _partition(mesh, x.shape[:1], ("batch",))
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(*rows, *(None,) * (x.ndim - 1)))
+
+
 def activation_partition(batch: int, num_heads: int) -> PartitionSpec | None:
     """How (batch, tokens, heads * head_dim) arrays lie on the mesh in context (`jax.set_mesh`); None without one."""
     mesh = jax.sharding.get_abstract_mesh()
