@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
@@ -81,7 +82,6 @@ def unpatchify(tokens: Float[Array, "batch tokens features"], shape: tuple[int, 
     return depth_to_space(squares, patch)
 
 
-def patch_positions(shape: tuple[int, int]) -> Float[Array, "tokens 2"]:
-    """(row, column) of each patch, from the top-left, as floats."""
-    rows, columns = jnp.meshgrid(jnp.arange(shape[0]), jnp.arange(shape[1]), indexing="ij")
-    return jnp.stack([rows.ravel(), columns.ravel()], axis=-1).astype(jnp.float32)
+def patch_positions(shape: tuple[int, int]) -> Float[np.ndarray, "tokens 2"]:
+    """(row, column) of each patch, from the top-left, as floats; of numpy, so that no device is needed to know them."""
+    return np.indices(shape, np.float32).reshape(2, -1).T

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from fooddit.data.pipeline import DataConfig
@@ -95,7 +96,7 @@ class Artist:
             model,
             model.encode_text(ids, mask),
             example_keys(jax.random.key(0), seeds),
-            positions=self.positions,
+            positions=jnp.asarray(self.positions),
             features=self.space.features,
             objective=self.config.objective,
             sampling=sampling,

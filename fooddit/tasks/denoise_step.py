@@ -128,7 +128,7 @@ class DenoiseStep:
         keys = example_keys(key, batch["index"])
         t = sample_times(keys, self.experiment.timesteps)
         x0, mask = batch["x0"], batch.get("mask")
-        positions = batch.get("positions", self.positions)
+        positions = batch.get("positions", jnp.asarray(self.positions))
         model = self.definition.bind(params)
         text = model.encode_text(batch["text"], batch["text_mask"])
         return t, flow_loss(
