@@ -14,11 +14,12 @@ import json
 import os
 import re
 import sys
-import traceback
 from pathlib import Path
 
 from absl import app, flags, logging
 from ml_collections import config_flags
+
+from fooddit.config_file import experiment_of, explain
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "The experiment; a variant follows a colon: configs/stage1.py:quick, :tiny."
@@ -32,19 +33,14 @@ def main(arguments: list[str]) -> None:
     """Builds the experiment and runs it; what a user can mend is one message and exit code 1, not a traceback."""
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)
-    from fooddit.config import ConfigError, build, describe
+    from fooddit.config import ConfigError, describe
     from fooddit.streams import silence
-    from fooddit.tasks import experiment_class, task_class
+    from fooddit.tasks import task_class
 
     if len(arguments) > 1:
         sys.exit(f"main.py: found {arguments[1:]}, expected only flags; see --help")
     try:
-        if not hasattr(_CONFIG.value, "to_dict"):
-            raise ConfigError(
-                f"--config: get_config() returned a {type(_CONFIG.value).__name__}, expected a ConfigDict"
-            )
-        values = _CONFIG.value.to_dict()
-        experiment = build(experiment_class(values.get("task")), values)
+        experiment = experiment_of(_CONFIG.value)
     except ConfigError as error:
         sys.exit(f"main.py: {error}")
     except OSError as error:
@@ -72,35 +68,10 @@ def parse_flags(arguments: list[str]) -> list[str]:
         sys.exit(f"main.py: --config is given {len(given)} times: {' '.join(given)}; expected one")
     try:
         return flags.FLAGS(arguments)
-    except flags.Error as error:
-        # An error inside of a config file comes with its traceback; the last line says what is wrong.
-        sys.exit(f"main.py: {str(error).strip().splitlines()[-1]}; see --help")
-    except SyntaxError as error:
-        place = f"{error.filename}, line {error.lineno}" if error.filename else given[0].partition("=")[2]
-        sys.exit(f"main.py: --config: {place}: no Python: {error.msg}")
     except Exception as error:
-        # A config file is a program: whatever it raises is told with its place.
-        if place := _place_in_config(error):
-            sys.exit(f"main.py: --config: {place}: {type(error).__name__}: {error}")
-        if not isinstance(error, (AttributeError, KeyError)):
-            raise
-        # What ml_collections raises, one in the other, for a key that the config does not have.
-        cause = error
-        while isinstance(cause, Exception):
-            cause = cause.args[0]
-        if "get_config" in cause:
-            sys.exit("main.py: --config: the file has no function get_config; see configs/stage1.py for one that does")
-        sys.exit(f"main.py: unknown key in a --config flag: {' '.join(cause.split())}; see --print_config")
-
-
-def _place_in_config(error: Exception) -> str:
-    """FILE, line N of the innermost line of the config file that was running, or nothing."""
-    lines = [
-        f"{frame.f_code.co_filename}, line {line}"
-        for frame, line in traceback.walk_tb(error.__traceback__)
-        if frame.f_globals.get("__name__") == "config_config"  # The name under which ml_collections loads --config.
-    ]
-    return lines[-1] if lines else ""
+        if message := explain(error, given[0].partition("=")[2] if given else ""):
+            sys.exit(f"main.py: {message}")
+        raise
 
 
 def run(experiment, workdir: str | os.PathLike, export: Path | None = None) -> None:

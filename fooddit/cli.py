@@ -1,4 +1,4 @@
-"""The command line: fooddit prepare | generate | checkpoint. Each command imports what it needs when it runs."""
+"""The command line: fooddit prepare | generate | checkpoint | compile. A command imports what it needs when it runs."""
 
 import argparse
 import importlib
@@ -12,6 +12,10 @@ COMMANDS = {
     "prepare": ("fooddit.data.prepare_command", "a catalogue of photos (or scenes, or a TFDS builder) becomes records"),
     "generate": ("fooddit.generate_command", "pictures from a checkpoint"),
     "checkpoint": ("fooddit.training.checkpoint_command", "list, verify or hash a run's checkpoints"),
+    "compile": (
+        "fooddit.aot.compile_command",
+        "a config's program for a TPU pod or GPUs that are not here: does it fit?",
+    ),
 }
 
 
@@ -25,7 +29,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command = commands.add_parser(name, help=text, description=text)
         importlib.import_module(module).add_arguments(command)
         command.set_defaults(run=importlib.import_module(module).run)
-    args = parser.parse_args(arguments)
+    args, rest = parser.parse_known_args(arguments)
+    if rest and not getattr(args, "takes_config", False):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    args.config_flags = rest
     # What XLA and gRPC write at start-up says nothing to a user.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     open_streams()

@@ -11,6 +11,7 @@ are in the error.
 by itself, so that on several devices each runs it on its part, of the batch and of the heads.
 """
 
+import importlib
 from functools import partial
 
 import jax.numpy as jnp
@@ -113,10 +114,10 @@ def _first_that_works(name, implementation, partition, wide, batched, whole, opt
 
     def pallas_tpu(where: Target) -> Array:
         # Imported where it is needed: Pallas takes half a second.
-        from fooddit.kernels import tpu_cross_attention, tpu_self_attention
         from fooddit.kernels.tpu_sharding import on_each_device
 
-        module = tpu_self_attention if name == "self_attention" else tpu_cross_attention
+        file = "tpu_self_attention" if name == "self_attention" else "tpu_cross_attention"
+        module = importlib.import_module(f"fooddit.kernels.{file}")
         kernel = partial(getattr(module, f"tpu_{name}"), softmax_scale=options["softmax_scale"])
         arrays = {"wide": wide, "batched": batched, "whole": whole}
         return on_each_device(kernel, **arrays, num_heads=options["num_heads"], where=where, partition=partition)

@@ -37,8 +37,9 @@ class Artist:
     keyed by the seed, and every call runs the same program on a batch of the same size, filled up where it must be.
     """
 
-    def __init__(self, config: ModelConfig, space: PictureSpace, tokenizer: Tokenizer, size: tuple[int, int]):
-        """`size`: height and width of the pictures in pixels, multiples of `space.grid`.
+    def __init__(self, config: ModelConfig, space: PictureSpace, tokenizer: Tokenizer | None, size: tuple[int, int]):
+        """`size`: height and width of the pictures in pixels, multiples of `space.grid`. `tokenizer`: None where
+        nothing is drawn and only the program is wanted.
 
         Positions are scaled by resolution: a larger picture has more tokens in the area that training knew.
         """
@@ -89,6 +90,15 @@ class Artist:
             ids, mask = map(np.stack, zip(*encoded, *[encoded[0]] * missing, strict=True))
             numbers = np.array([*(seed for _, seed in part), *[0] * missing], np.uint32)
             yield np.asarray(run(params, frozen, ids, mask, numbers))[: len(encoded)]
+
+    def batch_shapes(self, batch_size: int) -> tuple[jax.ShapeDtypeStruct, ...]:
+        """Of the ids, masks and seeds of a batch of prompts."""
+        text, shape = (batch_size, self.config.text.length), jax.ShapeDtypeStruct
+        return shape(text, np.int32), shape(text, np.bool_), shape((batch_size,), np.uint32)
+
+    def trace(self, params, frozen, batch: tuple[jax.ShapeDtypeStruct, ...]):
+        """The sampler's program (jax.stages.Traced) for shapes alone, with the config's sampling."""
+        return self._run.trace(params, frozen, *batch, sampling=self.config.sampling)
 
     def _draw(self, params, frozen, ids, mask, seeds, *, sampling: SamplingConfig):
         model = self._definition.bind(params)

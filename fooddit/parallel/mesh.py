@@ -19,8 +19,10 @@ class MeshConfig:
     tensor: int = 1
 
 
-def make_mesh(config: MeshConfig = MeshConfig(), devices=None) -> Mesh:
+def make_mesh(config: MeshConfig = MeshConfig(), devices=None, slices: int = 1) -> Mesh:
     """A (data, fsdp, tensor) mesh over `devices` (default: all of them), all axes Auto.
+
+    Several slices (each an equal run of `devices`) are data-parallel: only the data axis crosses the slow network.
 
     Raises:
       ValueError: the axis sizes do not multiply to the number of devices.
@@ -37,6 +39,14 @@ def make_mesh(config: MeshConfig = MeshConfig(), devices=None) -> Mesh:
             f"config.mesh: {asked} does not fit; found {len(devices)} devices: the sizes must multiply "
             "to that number, where one of them may be -1: what the others leave"
         )
+    share, rest = divmod(sizes[0], slices)
+    if rest:
+        raise ValueError(f"config.mesh: data is {sizes[0]}, expected a multiple of the {slices} slices")
+    parts = np.split(np.array(devices), slices)
+    grids = [_grid((share, *sizes[1:]), list(part)) for part in parts]
+    return Mesh(np.concatenate(grids), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def _grid(sizes: tuple[int, ...], devices) -> np.ndarray:
     # An axis of 8 on a 16 x 16 torus takes half of a ring; jax.make_mesh refuses that, and defaults to Explicit axes.
-    grid = mesh_utils.create_device_mesh(tuple(sizes), devices, allow_split_physical_axes=True)
-    return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+    return mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)

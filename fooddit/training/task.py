@@ -53,12 +53,14 @@ class Experiment:
       task: name in `fooddit.tasks.TASKS`.
       init_from: a run to take parameters from by name (its averaged ones); "" starts from random ones.
       profile: "10:15" writes a profiler trace of those steps to the workdir; "" none.
+      topology: the hardware that the config is meant for, as `fooddit compile` takes it; "" is no accelerator.
       evaluate_every: steps between evaluations by the task (0: only at the end).
     """
 
     task: str = ""
     init_from: str = ""
     profile: str = field(default="", metadata=OPERATIONAL)
+    topology: str = field(default="", metadata=OPERATIONAL)
     evaluate_every: int = field(default=0, metadata=OPERATIONAL)
     train: TrainConfig = field(default_factory=TrainConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)

@@ -1,0 +1,416 @@
+"""Cycles of our attention kernel and of jax's two on TPUs that are not there, from the schedules the compiler makes.
+
+    python benchmarks/tpu_kernels.py [--generation v6e ...] [--tokens 1024 4096] [--quick] [--sweep] [--json]
+
+Self-attention of batch 4, 16 heads, head_dim 128, bfloat16, without a mask. Each kernel is compiled for a real topology
+in a process of its own, into a dump of its own; nothing is run. Ours takes (batch, tokens, heads * head_dim) and does
+QK-norm and RoPE inside; the peers, jax.experimental.pallas.ops.tpu's flash_attention and splash_attention, get arrays
+in their own (batch, heads, tokens, head_dim) and no scale on the logits (it rides on a gain), at the blocks that suit
+them best. What XLA needs for the norm, the rotation and the transposes that they need besides is printed apart, as is
+what it does around their backward passes; the ratios leave both out.
+
+Cycles follow the branches of the schedule and leave waits for memory out: read them beside the bytes. In brackets:
+lower..upper, where blocks guarded by data (splash_attention's mask) never run, and where every bundle runs in every
+trip. `useful` is the part of the matrix units' cycles that the forward pass's two products, or the backward pass's
+five, must take. Spills and fills are those in the schedule's text. Bytes are of the arrays that the kernel takes and
+gives, each counted once.
+"""
+
+import argparse
+import importlib.util
+import json
+import math
+import os
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from itertools import product
+from pathlib import Path
+
+from fooddit.aot.schedule import Schedule, ScheduleError, compiler_environment, find_kernels, read_schedule
+
+BATCH, HEADS, HEAD_DIM = 4, 16, 128
+BLOCKS = (512, 1024, 2048)
+TOPOLOGIES = {"v6e": "v6e:2x2", "v5e": "v5e:2x2", "v5p": "v5p:2x2x1", "tpu7x": "tpu7x:2x2x1"}
+# Where one program runs on two cores they share a kernel's grid, and cycles and slots are of one of them.
+CORES = {"v6e": 1, "v5e": 1, "v5p": 2, "tpu7x": 1}
+# Cycles that a bfloat16 product of 128 x 128 x 128 holds one matrix unit, if head_dim is one of its sizes. An
+# instruction multiplies 16 rows. A unit of v5e and v5p, 128 x 128, takes 16 cycles for that at the published peaks
+# (197 and 459 TFLOP/s of four units a core at 1.5 and 1.75 GHz); the compiler issues them 12 apart where it can, so
+# that a kernel near the peak waits for longer than its schedule says. v6e's, 256 x 256, takes 8 cycles, at the peak as
+# in the schedule, and head_dim 128 fills half of it; tpu7x is taken to be like v6e.
+PRODUCT_CYCLES = {"v6e": 32, "v5e": 128, "v5p": 128, "tpu7x": 32}
+PRODUCTS = {"forward": 2, "forward for training": 2, "backward": 5}
+# Most that our cycles may be of the best peer's, by tokens; what we aim at.
+BOUNDS, AIM = {1024: 1.1, 4096: 1.0}, 0.8
+MISSING = "libtpu, the TPU compiler, is not installed: pip install libtpu==0.0.52"
+
+
+@dataclass
+class Row:
+    """A kernel, or the several that a backward pass is made of, at its best blocks; cycles and bytes are sums."""
+
+    name: str
+    task: str
+    blocks: str
+    cycles: int
+    cycles_lower: int
+    cycles_upper: int
+    useful: float
+    spills_and_fills: int
+    bytes: int
+    # By name, (bundles, trips).
+    kernels: dict[str, tuple[int, int]] = field(default_factory=dict)
+    ratio: float | None = None
+    judged: str = ""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--generation", nargs="+", default=list(TOPOLOGIES), choices=TOPOLOGIES)
+    parser.add_argument("--tokens", nargs="+", type=int, default=[1024, 4096])
+    parser.add_argument("--quick", action="store_true", help="peers with square blocks only")
+    parser.add_argument("--sweep", action="store_true", help="only ours, at all block sizes: which is best")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    parser.add_argument("--worker", type=json.loads, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if importlib.util.find_spec("libtpu") is None:
+        print(MISSING, file=sys.stderr)
+        sys.exit(2)
+    if arguments.worker:
+        compile_here(**arguments.worker)
+        return
+    results = []
+    for generation, tokens in product(arguments.generation, arguments.tokens):
+        result = sweep(generation, tokens) if arguments.sweep else compare(generation, tokens, arguments.quick)
+        results.append(result)
+        if not arguments.json:
+            print_sweep(result) if arguments.sweep else print_comparison(result)
+    if arguments.json:
+        print(json.dumps(results, indent=2))
+    elif arguments.sweep:
+        print_best(results)
+
+
+def compare(generation: str, tokens: int, quick: bool) -> dict:
+    """Everything of one generation and length."""
+    blocks = [size for size in BLOCKS if tokens % size == 0] or [tokens]
+    pairs = [(q, kv) for q, kv in product(blocks, blocks) if not quick or q == kv]
+    jobs = [{"kernel": "ours", "task": "forward"}, {"kernel": "ours", "task": "backward"}]
+    jobs += [{"kernel": "around", "task": task} for task in ("forward", "backward")]
+    jobs += [{"kernel": peer, "task": "both", "blocks": pair} for peer in ("flash", "splash") for pair in pairs]
+    jobs = [{"generation": generation, "tokens": tokens, **job} for job in jobs]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        outcomes = list(pool.map(compile_apart, jobs))
+    rows, failures = [], []
+    for job, outcome in zip(jobs, outcomes):
+        if "error" in outcome:
+            failures.append({"job": job, "error": outcome["error"]})
+    for task in PRODUCTS:
+        peers = [best(peer, task, jobs, outcomes) for peer in ("flash", "splash")]
+        ours = our_rows(task, jobs, outcomes)
+        peers = [row for row in peers if row]
+        for row in ours if peers else []:
+            row.ratio = row.cycles / min(peer.cycles for peer in peers)
+            row.judged = judge(row.ratio, tokens)
+        rows += ours + peers
+    beside = [beside_row(job, outcome) for job, outcome in zip(jobs, outcomes)
+              if "error" not in outcome and job["kernel"] == "around"]  # fmt: skip
+    beside += backward_beside(rows, jobs, outcomes)
+    return {"generation": generation, "tokens": tokens, "rows": [asdict(row) for row in rows], "beside": beside,
+            "failures": failures}  # fmt: skip
+
+
+def judge(ratio: float, tokens: int) -> str:
+    """Whether a ratio keeps the bound of this length, if it has one."""
+    if ratio <= AIM:
+        return "ok, aim met"
+    bound = BOUNDS.get(tokens)
+    return "" if bound is None else "ok" if ratio <= bound else f"missed {bound}"
+
+
+def compile_apart(job: dict) -> dict:
+    """Compiles in another process: {"schedules", "unread", "bytes"}, or {"error"} with the compiler's last line."""
+    with tempfile.TemporaryDirectory() as folder:
+        environment = os.environ | compiler_environment(Path(folder))
+        root = str(Path(__file__).resolve().parent.parent)
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, (root, environment.get("PYTHONPATH"))))
+        command = [sys.executable, __file__, "--worker", json.dumps(job)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        if done.returncode:
+            return {"error": last_error(done.stderr)}
+        schedules, unread = {}, []
+        for name, path in find_kernels(Path(folder)).items():
+            try:
+                schedules[name] = read_schedule(path)
+            except ScheduleError as error:
+                unread.append(str(error))
+        return {"schedules": schedules, "unread": unread, **json.loads(done.stdout.splitlines()[-1])}
+
+
+def last_error(text: str) -> str:
+    """What says most in a traceback: its last line that names an exception, cut short."""
+    lines = [line for line in text.splitlines() if "Error" in line or "Exhausted" in line] or text.splitlines()
+    return lines[-1].strip()[:200] if lines else "no output"
+
+
+def is_kernel(schedule: Schedule) -> bool:
+    """Whether a schedule is of an attention kernel, not of a fusion of XLA's."""
+    return any(part in schedule.name for part in ("self_attention", "flash_", "splash_"))
+
+
+def make_row(name: str, task: str, blocks: str, job: dict, schedules: list[Schedule]) -> Row:
+    generation, tokens = job["generation"], job["tokens"]
+    cycles = sum(s.cycles for s in schedules)
+    units = schedules[0].slots["MATMUL"].capacity * CORES[generation]
+    needed = PRODUCTS[task] * BATCH * HEADS * (tokens / 128) ** 2 * (HEAD_DIM / 128) * PRODUCT_CYCLES[generation]
+    return Row(
+        name, task, blocks, cycles, sum(s.cycles_lower for s in schedules), sum(s.cycles_upper for s in schedules),
+        needed / (units * cycles), sum(s.spills + s.fills for s in schedules), sum(s.array_bytes for s in schedules),
+        {s.name: (s.bundles, s.trips) for s in schedules},
+    )  # fmt: skip
+
+
+def our_rows(task: str, jobs: list[dict], outcomes: list[dict]) -> list[Row]:
+    """Ours: forward there are two kernels, of which the size of the gains picks one."""
+    rows = []
+    for job, outcome in zip(jobs, outcomes):
+        if job["kernel"] != "ours" or "error" in outcome or (job["task"] == "forward") != (task == "forward"):
+            continue
+        for name, schedule in outcome["schedules"].items():
+            if is_kernel(schedule) and ("backward" in name) == (task == "backward"):
+                label = "ours, large gains" if "large_gains" in name else "ours"
+                rows.append(make_row(label, task, str(job.get("blocks", "its own")), job, [schedule]))
+    return sorted(rows, key=lambda row: row.name)
+
+
+def peer_kernels(task: str, schedules: dict[str, Schedule]) -> list[Schedule]:
+    """A peer's kernels for a task, from a program that holds them for all tasks."""
+    backward = lambda name: "_bwd_" in name or "_dkv" in name or "_dq" in name
+    training = lambda name: "jvp" in name or "fwd_residuals" in name
+    kind = lambda name: "backward" if backward(name) else "forward for training" if training(name) else "forward"
+    return [s for name, s in schedules.items() if is_kernel(s) and kind(name) == task]
+
+
+def best(peer: str, task: str, jobs: list[dict], outcomes: list[dict]) -> Row | None:
+    """A peer at the blocks with which it takes the fewest cycles."""
+    rows = []
+    for job, outcome in zip(jobs, outcomes):
+        kernels = peer_kernels(task, outcome["schedules"]) if job["kernel"] == peer and "error" not in outcome else []
+        if kernels:
+            rows.append(make_row(f"{peer}_attention", task, "/".join(map(str, job["blocks"])), job, kernels))
+    return min(rows, key=lambda row: row.cycles, default=None)
+
+
+def beside_row(job: dict, outcome: dict) -> dict:
+    """What XLA does for the peers: cycles of its fusions, and the bytes that its cost analysis counts."""
+    others = [s for s in outcome["schedules"].values() if not is_kernel(s)]
+    name = f"norm, rotation, transposes, {job['task']}"
+    return {"name": name, "cycles": sum(s.cycles for s in others), "bytes": outcome["bytes"],
+            "uncounted": len(outcome["unread"])}  # fmt: skip
+
+
+def backward_beside(rows: list[Row], jobs: list[dict], outcomes: list[dict]) -> list[dict]:
+    """XLA's fusions around the peers' kernels, at the blocks of their best backward passes."""
+    found = []
+    for row in rows:
+        for job, outcome in zip(jobs, outcomes):
+            same = row.name == f"{job['kernel']}_attention" and row.blocks == "/".join(map(str, job.get("blocks", ())))
+            if row.task == "backward" and same:
+                others = [s for s in outcome["schedules"].values() if not is_kernel(s)]
+                found.append({"name": f"around {row.name}'s kernels", "uncounted": len(outcome["unread"])})
+                found[-1] |= {"cycles": sum(s.cycles for s in others), "bytes": sum(s.array_bytes for s in others)}
+    return found
+
+
+def sweep(generation: str, tokens: int) -> dict:
+    """Cycles of our kernels at every layout that divides the tokens and compiles."""
+    sizes = [size for size in (256, 512, 1024, 2048, 4096) if tokens % size == 0]
+    job = {"generation": generation, "tokens": tokens, "kernel": "ours"}
+    pairs = product([size for size in sizes if size <= 2048], sizes)
+    jobs = [{**job, "task": task, "blocks": pair} for pair in pairs for task in ("forward", "backward")]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        outcomes = list(pool.map(compile_apart, jobs))
+    rows = [row for task in PRODUCTS for row in our_rows(task, jobs, outcomes)]
+    failures = [{"job": job, "error": o["error"]} for job, o in zip(jobs, outcomes) if "error" in o]
+    return {"generation": generation, "tokens": tokens, "rows": [asdict(row) for row in rows], "failures": failures}
+
+
+def print_comparison(result: dict) -> None:
+    head(result)
+    print("| task | kernel | blocks | cycles | lower..upper | useful | spills+fills | MiB | of best peer |")
+    print("|---|---|---|--:|--:|--:|--:|--:|---|")
+    for row in result["rows"]:
+        print(f"| {row['task']} | {row['name']} | {row['blocks']} | {row['cycles']:,} "
+              f"| {row['cycles_lower']:,}..{row['cycles_upper']:,} | {row['useful']:.0%} | {row['spills_and_fills']:,} "
+              f"| {row['bytes'] / 2**20:.0f} | {verdict(row)} |")  # fmt: skip
+    print("Besides, by XLA, in no ratio:")
+    for row in result["beside"]:
+        more = f", and {row['uncounted']} fusions whose trips depend on data" if row["uncounted"] else ""
+        print(f"- {row['name']}: {row['cycles']:,} cycles{more}, {row['bytes'] / 2**20:.0f} MiB")
+    print_failures(result)
+
+
+def verdict(row: dict) -> str:
+    return "" if row["ratio"] is None else f"{row['ratio']:.3f} {row['judged']}".strip()
+
+
+def head(result: dict) -> None:
+    cores = ", cycles of each of two cores that share the work" if CORES[result["generation"]] == 2 else ""
+    print(f"\n{result['generation']}, {result['tokens']} tokens: batch {BATCH}, {HEADS} heads, head_dim {HEAD_DIM}, "
+          f"bfloat16{cores}\n")  # fmt: skip
+
+
+def print_failures(result: dict) -> None:
+    for failure in result["failures"]:
+        job = failure["job"]
+        print(f"- {job['kernel']} {job['task']} {job.get('blocks', '')} does not compile: {failure['error']}")
+    sys.stdout.flush()
+
+
+def print_sweep(result: dict) -> None:
+    head(result)
+    print("| task | kernel | block, chunk | cycles | useful | spills+fills |\n|---|---|---|--:|--:|--:|")
+    for row in sorted(result["rows"], key=lambda row: (row["task"], row["name"], row["cycles"])):
+        print(f"| {row['task']} | {row['name']} | {row['blocks']} | {row['cycles']:,} | {row['useful']:.0%} "
+              f"| {row['spills_and_fills']:,} |")  # fmt: skip
+    print_failures(result)
+
+
+def print_best(results: list[dict]) -> None:
+    """The table for the kernel's source: (generation, task): {tokens: (block, chunk)}."""
+    best: dict[tuple[str, str], dict[int, list[int]]] = {}
+    for result in results:
+        for task in PRODUCTS:
+            rows = [row for row in result["rows"] if row["task"] == task and row["name"] == "ours"]
+            if rows:
+                blocks = json.loads(min(rows, key=lambda row: row["cycles"])["blocks"])
+                best.setdefault((result["generation"], task), {})[result["tokens"]] = tuple(blocks)
+    print("\nBLOCKS = {")
+    for key, value in best.items():
+        print(f"    {key}: {value},".replace("'", '"'))
+    print("}")
+
+
+def compile_here(kernel: str, task: str, generation: str, tokens: int, blocks: list[int] | None = None) -> None:
+    """The worker's side: compiles one program for the generation and prints what XLA says of its bytes."""
+    import jax
+    from jax.experimental import topologies
+
+    make = {"ours": our_function, "flash": flash_function, "splash": splash_function, "around": around_function}
+    function, *arrays = make[kernel](tokens, blocks, generation)
+    topology = topologies.get_topology_desc(platform="tpu", topology_name=TOPOLOGIES[generation])
+    sharding = jax.sharding.SingleDeviceSharding(topology.devices[0])
+    shape = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+    arrays = jax.tree.map(shape, arrays)
+    program = {"forward": function, "backward": gradients(function), "both": both(function)}[task]
+    if task != "forward":
+        arrays.append(jax.tree.map(shape, jax.eval_shape(function, *arrays)))
+    compiled = jax.jit(program).lower(*arrays).compile()
+    print(json.dumps({"bytes": (compiled.cost_analysis() or {}).get("bytes accessed", math.nan)}))
+
+
+def gradients(function):
+    """(*arguments, gradient of the output) -> gradients of the arguments."""
+    import jax
+
+    return lambda *arguments: jax.vjp(function, *arguments[:-1])[1](arguments[-1])
+
+
+def both(function):
+    """The function as it is for inference, and its gradients, in one program."""
+    return lambda *arguments: (function(*arguments[:-1]), gradients(function)(*arguments))
+
+
+def our_function(tokens: int, blocks: list[int] | None, generation: str):
+    import inspect
+
+    import jax
+    import jax.numpy as jnp
+
+    from fooddit.kernels import tpu_self_attention as module
+
+    if blocks is not None:
+        block, chunk = blocks
+        module._layout = lambda q, num_heads, interpret, *_, **__: module.Layout(num_heads, block, chunk, interpret)
+    options = {"num_heads": HEADS, "positions": positions(tokens)}
+    if "generation" in inspect.signature(module.tpu_self_attention).parameters:
+        options["generation"] = generation
+    gain = jax.ShapeDtypeStruct((HEAD_DIM,), jnp.float32)
+    array = jax.ShapeDtypeStruct((BATCH, tokens, HEADS * HEAD_DIM), jnp.bfloat16)
+    attend = lambda q, k, v, q_gain, k_gain: module.tpu_self_attention(
+        q, k, v, q_scale=q_gain, k_scale=k_gain, **options
+    )
+    return attend, array, array, array, gain, gain
+
+
+def positions(tokens: int):
+    """(row, column) of each token of a picture as near to a square as its number allows."""
+    import numpy as np
+
+    height = next(side for side in range(math.isqrt(tokens), 0, -1) if tokens % side == 0)
+    return np.stack(np.divmod(np.arange(tokens), tokens // height), axis=-1).astype(np.float32)
+
+
+def peer_array(tokens: int):
+    import jax
+    import jax.numpy as jnp
+
+    return jax.ShapeDtypeStruct((BATCH, HEADS, tokens, HEAD_DIM), jnp.bfloat16)
+
+
+def flash_function(tokens: int, blocks: list[int], generation: str):
+    from jax.experimental.pallas.ops.tpu import flash_attention as flash
+
+    q, kv = blocks
+    sizes = flash.BlockSizes(
+        block_b=1, block_q=q, block_k_major=kv, block_k=kv, block_q_major_dkv=q, block_k_major_dkv=kv, block_k_dkv=kv,
+        block_q_dkv=q, block_k_major_dq=kv, block_k_dq=kv, block_q_dq=q,
+    )  # fmt: skip
+    return lambda q, k, v: flash.flash_attention(q, k, v, block_sizes=sizes), *[peer_array(tokens)] * 3
+
+
+def splash_function(tokens: int, blocks: list[int], generation: str):
+    import jax
+    from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash
+    from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
+
+    q, kv = blocks
+    sizes = splash.BlockSizes(
+        block_q=q, block_kv=kv, block_kv_compute=kv, block_q_dkv=q, block_kv_dkv=kv, block_kv_dkv_compute=kv,
+        use_fused_bwd_kernel=True,
+    )  # fmt: skip
+    mask = masks.MultiHeadMask([masks.FullMask((tokens, tokens))] * HEADS)
+    attend = splash.make_splash_mha(mask, head_shards=1, q_seq_shards=1, block_sizes=sizes)
+    return lambda q, k, v: jax.vmap(attend)(q, k, v), *[peer_array(tokens)] * 3
+
+
+def around_function(tokens: int, blocks: None, generation: str):
+    """QK-norm and RoPE as our reference has them, and the transposes to and from the peers' layout."""
+    import jax
+    import jax.numpy as jnp
+
+    from fooddit.kernels.reference import EPSILON
+    from fooddit.kernels.rope import axial_angles, rotate
+
+    angles = axial_angles(jnp.asarray(positions(tokens)), HEAD_DIM)
+    split = lambda x: x.reshape(BATCH, tokens, HEADS, HEAD_DIM)
+
+    def prepare(x, gain):
+        y = split(x).astype(jnp.float32)
+        y = y * jax.lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + EPSILON) * gain
+        return rotate(y, angles).astype(x.dtype).swapaxes(1, 2)
+
+    def around(q, k, v, out, q_gain, k_gain):
+        back = out.swapaxes(1, 2).reshape(BATCH, tokens, HEADS * HEAD_DIM)
+        return prepare(q, q_gain), prepare(k, k_gain), split(v).swapaxes(1, 2), back
+
+    gain = jax.ShapeDtypeStruct((HEAD_DIM,), jnp.float32)
+    array = jax.ShapeDtypeStruct((BATCH, tokens, HEADS * HEAD_DIM), jnp.bfloat16)
+    return around, array, array, array, peer_array(tokens), gain, gain
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,262 @@
+"""A compiled program's traffic, read from its HLO text: bytes to and from HBM, bytes of collectives, loops multiplied.
+
+XLA's own cost analysis counts the body of a loop once, so that a scan over 28 blocks looks 28 times cheaper than it is.
+"""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute", "ragged-all-to-all")
+# They move nothing, or what they move is counted where it is used.
+_FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id", "replica-id"}
+_BITS = {"pred": 8, "token": 0, "opaque": 0}
+_ARRAY = re.compile(r"\b([a-z]+\d*(?:e\d+m\d+\w*)?)\[([\d,]*)\](?:\{([^{}]*)\})?")
+_INSTRUCTION = re.compile(r"^\s+(ROOT )?%?([\w.\-]+) = (.*)$")
+_HEADER = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{\s*$")
+
+
+class HloError(ValueError):
+    """HLO text that cannot be counted; says where, and what was found."""
+
+
+class Instruction(NamedTuple):
+    """One line; `shape` is its text, `operands` are names, `attributes` what follows them."""
+
+    name: str
+    shape: str
+    opcode: str
+    operands: tuple[str, ...]
+    attributes: str
+    root: bool
+
+
+class Collective(NamedTuple):
+    """One collective of the program and how often a step runs it.
+
+    payload: bytes of its whole result (of its whole operand where it reduces) on one device; groups: devices that take
+    part in it together, by number in the program.
+    """
+
+    kind: str
+    payload: int
+    groups: tuple[tuple[int, ...], ...]
+    trips: int
+
+    @property
+    def sent(self) -> float:
+        """Bytes that one device sends in a step, in a ring: (n - 1) / n of the payload, twice that for all-reduce."""
+        count = max(map(len, self.groups))
+        if self.kind == "collective-permute":
+            return float(self.payload * self.trips)
+        return self.payload * self.trips * (count - 1) / count * (2 if self.kind == "all-reduce" else 1)
+
+
+class Program:
+    """HLO text as computations of instructions."""
+
+    def __init__(self, text: str):
+        self.computations: dict[str, dict[str, Instruction]] = {}
+        self.entry = ""
+        current: dict[str, Instruction] = {}
+        for line in text.splitlines():
+            if header := _HEADER.match(line):
+                current = self.computations[header[2]] = {}
+                self.entry = header[2] if header[1] else self.entry
+            elif instruction := _parse(line):
+                current[instruction.name] = instruction
+        if not self.entry:
+            raise HloError("HLO text without an ENTRY computation")
+
+    def scheduled(self) -> Iterator[tuple[str, Instruction, int]]:
+        """(computation, instruction, times it runs in one run of the program), fusions unopened; of a conditional the
+        most costly branch cannot be known, so that all are given."""
+        yield from self._scheduled(self.entry, 1)
+
+    def _scheduled(self, computation: str, times: int) -> Iterator[tuple[str, Instruction, int]]:
+        for instruction in self.computations[computation].values():
+            if instruction.opcode == "while":
+                yield from self._scheduled(_called(instruction, "body"), times * self.trips(computation, instruction))
+            elif instruction.opcode == "conditional":
+                branches = re.search(r"branch_computations=\{([^}]*)\}", instruction.attributes)
+                names = (
+                    branches[1]
+                    if branches
+                    else ", ".join(re.findall(r"(?:true|false)_computation=(%?[\w.\-]+)", instruction.attributes))
+                )
+                for name in names.split(","):
+                    yield from self._scheduled(name.strip().lstrip("%"), times)
+            elif instruction.opcode == "call":
+                yield from self._scheduled(_called(instruction, "to_apply"), times)
+            else:
+                yield computation, instruction, times
+
+    def trips(self, computation: str, loop: Instruction) -> int:
+        """Of a loop that counts from 0 to a constant. HloError for any other."""
+        if known := re.search(r'known_trip_count"?[:=]\s*\{\s*"?n"?[:=]\s*"?(\d+)', loop.attributes):
+            return int(known[1])
+        condition = self.computations[_called(loop, "condition")]
+        constants = [int(c[1]) for i in condition.values() if (c := _constant(i)) is not None]
+        compares = [i for i in condition.values() if "direction=LT" in i.attributes or i.opcode == "fusion"]
+        if len(constants) == 1 and compares:
+            return constants[0]
+        raise HloError(f"loop {loop.name} in {computation}: its trips are not a constant of its condition: {constants}")
+
+    def hbm_bytes(self) -> int:
+        """Read from and written to HBM in one run; what stays in VMEM (memory space 1) costs nothing."""
+        return sum(self._traffic(name, i) * times for name, i, times in self.scheduled())
+
+    def collectives(self) -> list[Collective]:
+        """All of a step, fusions looked into."""
+        found = []
+        for name, instruction, times in self.scheduled():
+            for kind, payload, attributes in self._collectives_of(name, instruction):
+                found.append(Collective(kind, payload, replica_groups(attributes), times))
+        return found
+
+    def kernels(self) -> Counter[str]:
+        """Calls of Mosaic kernels in a step, by kernel name."""
+        found: Counter[str] = Counter()
+        for _, instruction, times in self.scheduled():
+            if instruction.opcode == "custom-call" and "tpu_custom_call" in instruction.attributes:
+                found[re.sub(r"\.\d+$", "", instruction.name)] += times
+        return found
+
+    def _traffic(self, computation: str, instruction: Instruction) -> int:
+        opcode = instruction.opcode
+        if opcode in _FREE or opcode.endswith(("-done", "-update")):
+            return 0
+        table = self.computations[computation]
+        operands = [table[name].shape for name in instruction.operands if name in table]
+        if opcode in ("copy-start", "slice-start", "async-start") or opcode.endswith("-start"):
+            # (source, destination, context): what leaves HBM is as much as what arrives.
+            moved = min((array_bytes(part) for part in _parts(instruction.shape) if array_bytes(part) > 4), default=0)
+            sides = [array_bytes(part, hbm=True) > 4 for part in _parts(instruction.shape)[:2]]
+            return moved * sum(sides)
+        if opcode in ("dynamic-slice", "slice", "gather"):
+            return array_bytes(instruction.shape, hbm=True) * 2
+        if opcode == "dynamic-update-slice":
+            return 2 * array_bytes(operands[1])
+        if opcode != "fusion":
+            return array_bytes(instruction.shape, hbm=True) + sum(array_bytes(shape, hbm=True) for shape in operands)
+        inside = self.computations[_called(instruction, "calls")]
+        return sum(_read(inside, i, shape) for i, shape in enumerate(operands)) + _written(inside, instruction.shape)
+
+    def _collectives_of(self, computation: str, instruction: Instruction) -> Iterator[tuple[str, int, str]]:
+        kind = instruction.opcode.removesuffix("-start")
+        if kind in COLLECTIVES:
+            table = self.computations[computation]
+            operands = sum(array_bytes(table[name].shape) for name in instruction.operands if name in table)
+            result = sum(sorted(array_bytes(p) for p in _parts(instruction.shape))[-1:])
+            yield (
+                kind,
+                operands if kind in ("all-reduce", "reduce-scatter", "all-to-all") else result,
+                instruction.attributes,
+            )
+        elif instruction.opcode == "fusion" or kind == "async":
+            name = _called(instruction, "calls")
+            for inner in self.computations[name].values():
+                for kind, payload, attributes in self._collectives_of(name, inner):
+                    # XLA:TPU writes a reduce-scatter as a fusion of all-reduce and dynamic-slice.
+                    yield "reduce-scatter" if name.startswith("all-reduce-scatter") else kind, payload, attributes
+
+
+def array_bytes(shape: str, hbm: bool = False) -> int:
+    """Of all arrays in a shape's text; with `hbm` only of those that lie there."""
+    total = 0
+    for dtype, dimensions, layout in _ARRAY.findall(shape):
+        if hbm and re.search(r"S\([1-9]", layout):
+            continue
+        bits = _BITS.get(dtype) if dtype in _BITS else int(re.search(r"\d+", dtype)[0])
+        total += math.prod(int(d) for d in dimensions.split(",") if d) * bits // 8
+    return total
+
+
+def replica_groups(attributes: str) -> tuple[tuple[int, ...], ...]:
+    """Devices that take part together, from any of the notations: lists, iota, a named mesh, pairs of a permutation."""
+    if pairs := re.search(r"source_target_pairs=\{((?:\{\d+,\d+\},?)*)\}", attributes):
+        return tuple(tuple(map(int, pair.split(","))) for pair in re.findall(r"\{(\d+,\d+)\}", pairs[1]))
+    if lists := re.search(r"replica_groups=\{((?:\{[\d,]*\},?)+)\}", attributes):
+        return tuple(tuple(map(int, group.split(","))) for group in re.findall(r"\{([\d,]+)\}", lists[1]))
+    if iota := re.search(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", attributes):
+        shape, source = (tuple(map(int, part.split(","))) for part in iota.groups()[:2])
+        numbers = np.arange(math.prod(source)).reshape(source)
+        numbers = numbers.transpose(tuple(map(int, iota[3].split(",")))) if iota[3] else numbers
+        return tuple(map(tuple, numbers.reshape(shape).tolist()))
+    if mesh := re.search(r"replica_groups=mesh\[([^\]]*)\](?:\([^)]*\))? ?\{([^}]*)\}", attributes):
+        sizes = dict(re.findall(r"'([^']+)'=(\d+)", mesh[1]))
+        together = re.findall(r"'([^']+)'", mesh[2])
+        numbers = np.arange(math.prod(map(int, sizes.values()))).reshape([int(size) for size in sizes.values()])
+        axes = list(sizes)
+        order = [i for i, axis in enumerate(axes) if axis not in together] + [axes.index(axis) for axis in together]
+        count = math.prod(int(sizes[axis]) for axis in together)
+        return tuple(map(tuple, numbers.transpose(order).reshape(-1, count).tolist()))
+    raise HloError(f"a collective whose groups are not understood: {attributes[:200]}")
+
+
+def _parse(line: str) -> Instruction | None:
+    match = _INSTRUCTION.match(line)
+    if match is None:
+        return None
+    rest = match[3]
+    end = _closing(rest) + 1 if rest.startswith("(") else rest.index(" ")
+    shape, rest = rest[:end], rest[end:].lstrip()
+    opcode, _, rest = rest.partition("(")
+    close = _closing("(" + rest) - 1
+    operands = re.findall(r"%([\w.\-]+)", rest[:close]) or [rest[:close]]
+    return Instruction(match[2], shape, opcode, tuple(operands), rest[close + 1 :], bool(match[1]))
+
+
+def _closing(text: str) -> int:
+    depth = 0
+    for i, letter in enumerate(text):
+        depth += (letter == "(") - (letter == ")")
+        if depth == 0:
+            return i
+    raise HloError(f"unbalanced parentheses: {text[:100]}")
+
+
+def _parts(shape: str) -> Sequence[str]:
+    """The arrays of a shape, each with its layout."""
+    return [match[0] for match in _ARRAY.finditer(shape)]
+
+
+def _called(instruction: Instruction, role: str) -> str:
+    return re.search(rf"{role}=%?([\w.\-]+)", instruction.attributes)[1]
+
+
+def _constant(instruction: Instruction) -> re.Match | None:
+    if instruction.opcode != "constant" or not instruction.shape.startswith("s32[]"):
+        return None
+    return re.fullmatch(r"(\d+)", instruction.operands[0])
+
+
+def _read(inside: dict[str, Instruction], index: int, shape: str) -> int:
+    """Bytes that a fusion reads of its operand `index`: of one that it only slices, the slices."""
+    if array_bytes(shape, hbm=True) == 0:
+        return 0
+    name = next(i.name for i in inside.values() if i.opcode == "parameter" and i.operands == (str(index),))
+    users = [i for i in inside.values() if name in i.operands]
+    if users and all(i.opcode in ("dynamic-slice", "slice", "gather") and i.operands[0] == name for i in users):
+        return sum(array_bytes(re.sub(r"S\(\d+\)", "", i.shape)) for i in users)
+    if users and all(i.opcode == "dynamic-update-slice" and i.operands[0] == name for i in users):
+        return 0
+    return array_bytes(shape, hbm=True)
+
+
+def _written(inside: dict[str, Instruction], shape: str) -> int:
+    """Bytes that a fusion writes: of an array that it updates in place, the update."""
+    root = next(i for i in inside.values() if i.root)
+    results = [inside[name] for name in root.operands] if root.opcode == "tuple" else [root]
+    total = 0
+    for result, part in zip(results, _parts(shape)):
+        if array_bytes(part, hbm=True):
+            while result.opcode == "bitcast" and result.operands[0] in inside:
+                result = inside[result.operands[0]]
+            update = result.opcode == "dynamic-update-slice"
+            total += array_bytes(inside[result.operands[1]].shape) if update else array_bytes(part)
+    return total

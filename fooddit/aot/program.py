@@ -1,0 +1,104 @@
+"""The program of a run, traced for a topology with shapes alone: the train step, or the sampler."""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
+
+from fooddit.aot.operations import flops
+from fooddit.aot.topology import Topology
+from fooddit.config import ConfigError
+from fooddit.models.drawing import Artist
+from fooddit.parallel import batch_sharding, make_mesh, parameter_shardings
+from fooddit.tasks import step_class
+from fooddit.training.loop import abstract_state, jit_step
+from fooddit.training.optimizer import make_optimizer
+
+
+class Program(NamedTuple):
+    """A traced program: `traced.lower().compile()` under `mesh`.
+
+    examples: of one run of it. model_flops: analytic, of one run on all devices, nothing recomputed.
+    """
+
+    what: str
+    traced: Any
+    mesh: jax.sharding.Mesh
+    examples: int
+    model_flops: float
+
+    def compile(self):
+        """The executable (jax.stages.Compiled)."""
+        with jax.set_mesh(self.mesh):
+            return self.traced.lower().compile()
+
+
+def train_step(experiment, topology: Topology) -> Program:
+    """The step that `main.py` runs, on the mesh of the config.
+
+    Raises:
+      ConfigError: a mesh or a batch that the topology's devices cannot share.
+    """
+    mesh = _mesh(experiment, topology)
+    task = step_class(experiment.task)(experiment)
+    examples = experiment.data.batch_size
+    with jax.set_mesh(mesh):
+        optimizer = make_optimizer(experiment.optimizer, experiment.train.steps, task.axes)
+        state = abstract_state(task, optimizer, mesh)
+        frozen = _shapes(task.frozen, NamedSharding(mesh, PartitionSpec()))
+        rows = _rows(mesh, examples)
+        batch = jax.eval_shape(task.device_batch, frozen, task.batch_shapes)
+        traced = jit_step(task, experiment, optimizer, state).trace(state, frozen, _shapes(batch, rows))
+    return Program("train step", traced, mesh, examples, task.flops_per_example * examples)
+
+
+def sampler(experiment, topology: Topology, batch_size: int) -> Program:
+    """The sampler that draws `batch_size` pictures on all devices, with the config's steps and guidance.
+
+    Raises:
+      ConfigError: an experiment that draws nothing, a mesh or a batch that the devices cannot share.
+    """
+    if not hasattr(experiment, "sampling"):
+        raise ConfigError(f"--generate: the task {experiment.task!r} draws no pictures")
+    mesh = _mesh(experiment, topology)
+    task = step_class(experiment.task)(experiment)
+    size = experiment.data.image_size
+    with jax.set_mesh(mesh):
+        artist = Artist(experiment, task.space, None, (size, size))
+        placed = parameter_shardings(mesh, task.shapes, task.axes)
+        params = jax.tree.map(lambda s, d: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=d), task.shapes, placed)
+        frozen = _shapes(task.frozen, NamedSharding(mesh, PartitionSpec()))
+        rows = _rows(mesh, batch_size)
+        traced = artist.trace(params, frozen, _shapes(artist.batch_shapes(batch_size), rows))
+    # A forward pass recomputes nothing: all of its FLOPs are the model's.
+    return Program("sampler", traced, mesh, batch_size, flops(traced.jaxpr.jaxpr))
+
+
+def with_attention(experiment, implementation: str):
+    """The experiment with another implementation of attention ("xla": plain, for comparison)."""
+    if not hasattr(experiment.model, "attention"):
+        raise ConfigError(f"--attention: the model of the task {experiment.task!r} has none")
+    return dataclasses.replace(experiment, model=dataclasses.replace(experiment.model, attention=implementation))
+
+
+def _mesh(experiment, topology: Topology):
+    try:
+        return make_mesh(experiment.mesh, list(topology.devices), topology.slices)
+    except ValueError as error:
+        raise ConfigError(f"{topology}: {error}") from error
+
+
+def _rows(mesh, examples: int) -> NamedSharding:
+    devices = mesh.shape["data"] * mesh.shape["fsdp"]
+    if examples % devices:
+        raise ConfigError(
+            f"{examples} examples cannot be shared evenly by {devices} devices (config.mesh: data times fsdp); "
+            "give a multiple"
+        )
+    return batch_sharding(mesh)
+
+
+def _shapes(tree, sharding: NamedSharding):
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x), x.dtype, sharding=sharding), tree)
