@@ -9,15 +9,17 @@ in their own (batch, heads, tokens, head_dim) and no scale on the logits (it rid
 them best. What XLA needs for the norm, the rotation and the transposes that they need besides is printed apart, as is
 what it does around their backward passes; the ratios leave both out.
 
-Cycles follow the branches of the schedule and leave waits for memory out: read them beside the bytes. In brackets:
-lower..upper, where blocks guarded by data (splash_attention's mask) never run, and where every bundle runs in every
+Cycles follow the branches of the schedule and leave waits for memory out: read them beside the bytes. Next to
+them lower..upper, where blocks guarded by data (splash_attention's mask) never run, and where every bundle runs in every
 trip. `useful` is the part of the matrix units' cycles that the forward pass's two products, or the backward pass's
-five, must take. Spills and fills are those in the schedule's text. Bytes are of the arrays that the kernel takes and
-gives, each counted once.
+five, must take at the published peak; above 100 % the hardware has to wait where the schedule does not. Spills and
+fills are those in the schedule's text. Bytes are of the arrays that the kernel takes and gives, each counted once.
 """
 
 import argparse
+import importlib
 import importlib.util
+import inspect
 import json
 import math
 import os
@@ -156,6 +158,11 @@ def last_error(text: str) -> str:
     return lines[-1].strip()[:200] if lines else "no output"
 
 
+def blocks_of(job: dict) -> str:
+    """queries/keys of a grid step, as the tables have it."""
+    return "/".join(map(str, job["blocks"])) if "blocks" in job else "its own"
+
+
 def is_kernel(schedule: Schedule) -> bool:
     """Whether a schedule is of an attention kernel, not of a fusion of XLA's."""
     return any(part in schedule.name for part in ("self_attention", "flash_", "splash_"))
@@ -182,7 +189,7 @@ def our_rows(task: str, jobs: list[dict], outcomes: list[dict]) -> list[Row]:
         for name, schedule in outcome["schedules"].items():
             if is_kernel(schedule) and ("backward" in name) == (task == "backward"):
                 label = "ours, large gains" if "large_gains" in name else "ours"
-                rows.append(make_row(label, task, str(job.get("blocks", "its own")), job, [schedule]))
+                rows.append(make_row(label, task, blocks_of(job), job, [schedule]))
     return sorted(rows, key=lambda row: row.name)
 
 
@@ -200,7 +207,7 @@ def best(peer: str, task: str, jobs: list[dict], outcomes: list[dict]) -> Row | 
     for job, outcome in zip(jobs, outcomes):
         kernels = peer_kernels(task, outcome["schedules"]) if job["kernel"] == peer and "error" not in outcome else []
         if kernels:
-            rows.append(make_row(f"{peer}_attention", task, "/".join(map(str, job["blocks"])), job, kernels))
+            rows.append(make_row(f"{peer}_attention", task, blocks_of(job), job, kernels))
     return min(rows, key=lambda row: row.cycles, default=None)
 
 
@@ -217,7 +224,7 @@ def backward_beside(rows: list[Row], jobs: list[dict], outcomes: list[dict]) -> 
     found = []
     for row in rows:
         for job, outcome in zip(jobs, outcomes):
-            same = row.name == f"{job['kernel']}_attention" and row.blocks == "/".join(map(str, job.get("blocks", ())))
+            same = row.name == f"{job['kernel']}_attention" and row.blocks == blocks_of(job)
             if row.task == "backward" and same:
                 others = [s for s in outcome["schedules"].values() if not is_kernel(s)]
                 found.append({"name": f"around {row.name}'s kernels", "uncounted": len(outcome["unread"])})
@@ -248,7 +255,7 @@ def print_comparison(result: dict) -> None:
               f"| {row['bytes'] / 2**20:.0f} | {verdict(row)} |")  # fmt: skip
     print("Besides, by XLA, in no ratio:")
     for row in result["beside"]:
-        more = f", and {row['uncounted']} fusions whose trips depend on data" if row["uncounted"] else ""
+        more = f", and what {row['uncounted']} fusions take whose trips depend on data" if row["uncounted"] else ""
         print(f"- {row['name']}: {row['cycles']:,} cycles{more}, {row['bytes'] / 2**20:.0f} MiB")
     print_failures(result)
 
@@ -272,7 +279,7 @@ def print_failures(result: dict) -> None:
 
 def print_sweep(result: dict) -> None:
     head(result)
-    print("| task | kernel | block, chunk | cycles | useful | spills+fills |\n|---|---|---|--:|--:|--:|")
+    print("| task | kernel | block/chunk | cycles | useful | spills+fills |\n|---|---|---|--:|--:|--:|")
     for row in sorted(result["rows"], key=lambda row: (row["task"], row["name"], row["cycles"])):
         print(f"| {row['task']} | {row['name']} | {row['blocks']} | {row['cycles']:,} | {row['useful']:.0%} "
               f"| {row['spills_and_fills']:,} |")  # fmt: skip
@@ -286,8 +293,8 @@ def print_best(results: list[dict]) -> None:
         for task in PRODUCTS:
             rows = [row for row in result["rows"] if row["task"] == task and row["name"] == "ours"]
             if rows:
-                blocks = json.loads(min(rows, key=lambda row: row["cycles"])["blocks"])
-                best.setdefault((result["generation"], task), {})[result["tokens"]] = tuple(blocks)
+                blocks = min(rows, key=lambda row: row["cycles"])["blocks"]
+                best.setdefault((result["generation"], task), {})[result["tokens"]] = tuple(map(int, blocks.split("/")))
     print("\nBLOCKS = {")
     for key, value in best.items():
         print(f"    {key}: {value},".replace("'", '"'))
@@ -325,16 +332,14 @@ def both(function):
 
 
 def our_function(tokens: int, blocks: list[int] | None, generation: str):
-    import inspect
-
     import jax
     import jax.numpy as jnp
 
-    from fooddit.kernels import tpu_self_attention as module
-
+    module = importlib.import_module("fooddit.kernels.tpu_self_attention")
     if blocks is not None:
-        block, chunk = blocks
-        module._layout = lambda q, num_heads, interpret, *_, **__: module.Layout(num_heads, block, chunk, interpret)
+        # The one thing here that the kernel keeps to itself: how it cuts the work.
+        choose, (block, chunk) = module._layout, blocks
+        module._layout = lambda *given, **named: choose(*given, **named)._replace(block=block, chunk=chunk)
     options = {"num_heads": HEADS, "positions": positions(tokens)}
     if "generation" in inspect.signature(module.tpu_self_attention).parameters:
         options["generation"] = generation

@@ -9,6 +9,7 @@ from configs.base import base, check_variant
 def get_config(variant: str = "full"):
     variant = check_variant(variant)
     config = base("autoencode")
+    config.topology = "v6e:2x2"
     config.data.batch_size = 64
     config.train.steps = {"full": 3000, "quick": 500, "tiny": 2}[variant]
     config.optimizer.learning_rate = 2e-3

@@ -9,6 +9,7 @@ from configs.base import base, check_variant
 def get_config(variant: str = "full"):
     variant = check_variant(variant)
     config = base("denoise", data={"source": "scenes:12000", "batch_size": 128})
+    config.topology = "v6e:2x2"
     config.space.autoencoder, config.space.patch = "builtin:scenes", 2
     config.data.grid = 16
     config.data.short, config.data.dense, config.data.dropped = 0.0, 0.9, 0.1

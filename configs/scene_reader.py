@@ -9,6 +9,7 @@ from configs.base import base, check_variant
 def get_config(variant: str = "full"):
     variant = check_variant(variant)
     config = base("read_scenes")
+    config.topology = "v6e:2x2"
     config.data.batch_size = 128
     config.train.steps = {"full": 1200, "quick": 300, "tiny": 2}[variant]
     config.optimizer.learning_rate = 1e-3

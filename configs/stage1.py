@@ -1,6 +1,6 @@
 """Stage 1 of 3: class names and short captions at low cost, from scratch.
 
-The full size is meant for a TPU pod (v6e-256) at 256 px; `:quick` takes minutes on a CPU (64 px, pixels), `:tiny` two
+The full size is meant for a TPU pod (v6e:16x16) at 256 px; `:quick` takes minutes on a CPU (64 px, pixels), `:tiny` two
 steps. Give your own records with --config.data.source=DIR (`fooddit prepare` writes them).
 """
 
@@ -11,6 +11,7 @@ def get_config(variant: str = "full"):
     variant = check_variant(variant)
     config = base("denoise", data={"source": "scenes:2000", "batch_size": 64})
     config.data.short, config.data.dense, config.data.dropped = 0.8, 0.1, 0.1
+    config.topology = "v6e:16x16" if variant == "full" else "v6e:2x2"
     if variant == "full":
         config.model.size = "xl"
         config.model.dtype = "bfloat16"
@@ -23,6 +24,7 @@ def get_config(variant: str = "full"):
         config.space.patch = 16
         config.objective.prediction = "x0"
         config.text.width, config.text.depth, config.text.head_dim = 1024, 12, 128
+        config.text.dtype, config.text.scan_unroll = "bfloat16", 1
         config.text.vocabulary = 16384
         config.text.length = config.data.text_length = 128
         config.train.steps = 200_000
@@ -32,7 +34,7 @@ def get_config(variant: str = "full"):
         config.evaluate_every = 5000
         config.evaluation.examples = 8192
         config.evaluation.batch_size = 256
-        config.mesh.data, config.mesh.fsdp = -1, 8
+        config.mesh.data, config.mesh.fsdp = -1, 16
         return config
     # A patch of 8 x 8 pixels holds more values than so narrow a model can carry noise for: it predicts x0.
     config.space.patch = 8

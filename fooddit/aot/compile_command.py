@@ -7,6 +7,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fooddit.config import ConfigError
+
 if TYPE_CHECKING:
     from fooddit.aot.figures import Figures
 
@@ -74,12 +76,11 @@ def compile_request(request: dict, *, measure_kernels: bool = True, out: Path | 
 
 def program(request: dict):
     """(the traced program, its topology) of a request."""
-    from fooddit.aot.topology import absent
     from fooddit.config_file import read_experiment
 
     # Both before JAX makes a backend of its own.
     experiment = read_experiment(request["config_flags"])
-    topology = absent(request["topology"] or experiment.topology, request["slices"])
+    topology = named_topology(request, experiment)
 
     from fooddit.aot.program import sampler, train_step, with_attention
 
@@ -88,6 +89,16 @@ def program(request: dict):
     if request["generate"]:
         return sampler(experiment, topology, request["generate"]), topology
     return train_step(experiment, topology), topology
+
+
+def named_topology(request: dict, experiment):
+    """What the command asks for, else what the config is meant for. ConfigError if neither names one."""
+    from fooddit.aot.topology import EXAMPLES, absent
+
+    name = request["topology"] or experiment.topology
+    if not name:
+        raise ConfigError(f"--topology is missing, and config.topology is empty; give one of {EXAMPLES}")
+    return absent(name, request["slices"])
 
 
 def _write(compiled, topology, out: Path) -> None:

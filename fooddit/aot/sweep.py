@@ -3,8 +3,7 @@
 import json
 import sys
 
-from fooddit.aot.compile_command import compile_request
-from fooddit.aot.topology import absent
+from fooddit.aot.compile_command import compile_request, named_topology
 from fooddit.config import ConfigError
 from fooddit.config_file import read_experiment
 
@@ -29,7 +28,7 @@ def settings(experiment, devices: int) -> list[dict]:
 def sweep(request: dict, *, as_json: bool = False) -> int:
     """Prints a line for each setting as it is compiled, and the best that fits; exit code 1 if none does."""
     experiment = read_experiment(request["config_flags"])
-    topology = absent(request["topology"] or experiment.topology, request["slices"])
+    topology = named_topology(request, experiment)
     tried = []
     for setting in settings(experiment, len(topology.devices)):
         flags = [f"--config.{key}={value}" for key, value in setting.items()]

@@ -39,6 +39,8 @@ class DiTConfig:
       remat: what the backward pass recomputes of each block: "none", "dots" (all but matrix products) or "full".
       scan_unroll: blocks to unroll in the scan over depth; the compile time grows with it, a CPU's step gets shorter.
       dtype: of the activations; parameters stay float32.
+      image_tokens, image_width: number and width of an image prompt's tokens, which cross-attention takes beside text
+        with keys and values of its own; 0: no image prompts.
       attention: "auto" (the accelerator's fused kernel), "pallas_tpu", "cudnn" or "xla"; the text transformer's too.
     """
 
@@ -49,6 +51,8 @@ class DiTConfig:
     remat: str = field(default="none", metadata={"operational": True})
     scan_unroll: int = field(default=1, metadata={"operational": True})
     dtype: str = "float32"
+    image_tokens: int = 0
+    image_width: int = 1024
     attention: str = field(default="auto", metadata={"operational": True})
 
     def __post_init__(self):
@@ -64,6 +68,11 @@ class DiTConfig:
             raise ValueError(
                 "model: head_dim must be a multiple of 4 that divides the width, "
                 f"found {self.head_dim} and {self.width}"
+            )
+        if self.image_tokens < 0 or self.image_width < 1:
+            raise ValueError(
+                "model: expected image_tokens of at least 0 and image_width of at least 1, "
+                f"found {self.image_tokens} and {self.image_width}"
             )
         if self.dtype not in DTYPES:
             raise ValueError(f"model.dtype: found {self.dtype!r}, expected one of {', '.join(DTYPES)}")
@@ -103,6 +112,8 @@ class DiT(nnx.Module):
         self.pooled = Linear(context_width, width, axes=("features", "embed"), rngs=rngs)
         self.modulation = Linear(width, 6 * width, axes=("embed", "mlp"), rngs=rngs, scale=0.0, bias=True)
         self.context_norm = RMSNorm(context_width, axis="features")
+        if config.image_tokens:
+            self.image_norm = RMSNorm(config.image_width, axis="features")
         self.blocks = stack(lambda r: Block(config, context_width, rngs=r), config.depth, rngs)
         self.final_table = nnx.Param(jnp.zeros((2, width)), axes=("features", "embed"))
         self.out = Linear(width, token_features, axes=("embed", "features"), rngs=rngs, scale=0.0, bias=True)
@@ -116,13 +127,16 @@ class DiT(nnx.Module):
         mask: Bool[Array, "batch tokens"] | None = None,
         context: Sequence[Context] = (),
         pooled: Float[Array, "batch context_width"] | None = None,
+        image: Context | None = None,
+        image_scale: float | Float[Array, ""] | Float[Array, "batch"] = 1.0,
         extra_tokens: Sequence[ExtraTokens] = (),
         block_residuals: Float[Array, "depth batch tokens width"] | None = None,
     ) -> Float[Array, "batch tokens features"]:
         """Predicts for every token; `timestep` in [0, 1], `positions` (row, column) in patch units.
 
-        `context` groups are joined along the sequence. `block_residuals[i]` is added to the picture's tokens after
-        block i (a control branch).
+        `context` groups are joined along the sequence. `image` is an image prompt's tokens (`model.image_tokens`),
+        heard `image_scale` times, a number or one per example; it needs a context beside it. `block_residuals[i]` is
+        added to the picture's tokens after block i (a control branch).
         """
         dtype = jnp.dtype(self.config.dtype)
         count = tokens.shape[1]
@@ -137,11 +151,15 @@ class DiT(nnx.Module):
         joined = _join(context, dtype)
         if joined is not None:
             joined = Context(shard_batch(self.context_norm(joined.tokens)), joined.mask)
+        if image is not None:
+            image = Context(shard_batch(self.image_norm(image.tokens.astype(dtype))), image.mask)
         graph, parameters = nnx.split(self.blocks)
 
         def block(x, layer):
             parameters, residual = layer
-            x = shard_batch(nnx.merge(graph, parameters)(x, modulation, joined, positions=positions, mask=mask))
+            x = shard_batch(
+                nnx.merge(graph, parameters)(x, modulation, joined, image, image_scale, positions=positions, mask=mask)
+            )
             if residual is not None:
                 x = x.at[:, :count].add(residual.astype(x.dtype))
             return x, None
@@ -162,19 +180,25 @@ class Block(nnx.Module):
         self.attention = SelfAttention(config.width, config.head_dim, rngs=rngs, implementation=config.attention)
         self.cross_norm = RMSNorm(config.width)
         self.cross = CrossAttention(
-            config.width, context_width, config.head_dim, rngs=rngs, implementation=config.attention
+            config.width,
+            context_width,
+            config.head_dim,
+            rngs=rngs,
+            image_width=config.image_width if config.image_tokens else 0,
+            implementation=config.attention,
         )
         self.mlp = SwiGLU(config.width, rngs=rngs)
         self.table = nnx.Param(jnp.zeros((6, config.width)), axes=("features", "embed"))
 
-    def __call__(self, x, modulation, context: Context | None, *, positions, mask):
+    def __call__(self, x, modulation, context: Context | None, image: Context | None, image_scale, *, positions, mask):
         table = modulation + self.table[...].astype(x.dtype)
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = jnp.split(table, 6, axis=1)
         h = modulate(rms_normalise(x), shift_a, scale_a)
         # Gates are around one: it is the output projections that start at zero, so both learn from the first step.
         x = x + (1 + gate_a) * self.attention(h, positions=positions, mask=mask)
         if context is not None:
-            x = x + self.cross(self.cross_norm(x), context.tokens, context.mask)
+            image = Context(None, None) if image is None else image
+            x = x + self.cross(self.cross_norm(x), *context, *image, image_scale)
         h = modulate(rms_normalise(x), shift_m, scale_m)
         return x + (1 + gate_m) * self.mlp(h)
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from fooddit.kernels import cross_attention, self_attention
+from fooddit.kernels import cross_attention, decoupled_cross_attention, self_attention
 from fooddit.parallel.rules import activation_partition
 
 # What activations may be computed in.
@@ -97,9 +97,22 @@ class SelfAttention(nnx.Module):
 
 
 class CrossAttention(nnx.Module):
-    """Queries from x, keys and values from a context; an empty (fully masked) context adds exactly nothing."""
+    """Queries from x, keys and values from a context; an empty (fully masked) context adds exactly nothing.
 
-    def __init__(self, width: int, context_width: int, head_dim: int, *, rngs: nnx.Rngs, implementation: str = "auto"):
+    With `image_width`, image tokens have keys and values of their own and a softmax of their own, whose result is added
+    `image_scale` times (Ye et al. 2023, arXiv:2308.06721); 0 equals no image tokens bit for bit.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        context_width: int,
+        head_dim: int,
+        *,
+        rngs: nnx.Rngs,
+        image_width: int = 0,
+        implementation: str = "auto",
+    ):
         self.num_heads, self.implementation = width // head_dim, implementation
         self.query = Linear(width, width, axes=("embed", "heads"), rngs=rngs)
         self.key = Linear(context_width, width, axes=("embed", "heads"), rngs=rngs)
@@ -107,17 +120,34 @@ class CrossAttention(nnx.Module):
         self.out = Linear(width, width, axes=("heads", "embed"), rngs=rngs, scale=0.0)
         self.query_norm = nnx.Param(jnp.ones((head_dim,)), axes=("head_dim",))
         self.key_norm = nnx.Param(jnp.ones((head_dim,)), axes=("head_dim",))
+        if image_width:
+            self.image_key = Linear(image_width, width, axes=("embed", "heads"), rngs=rngs)
+            self.image_value = Linear(image_width, width, axes=("embed", "heads"), rngs=rngs)
+            self.image_key_norm = nnx.Param(jnp.ones((head_dim,)), axes=("head_dim",))
 
-    def __call__(self, x: Float[Array, "batch tokens width"], context, mask) -> Float[Array, "batch tokens width"]:
-        attended = cross_attention(
-            self.query(x),
-            self.key(context),
-            self.value(context),
-            num_heads=self.num_heads,
-            q_scale=self.query_norm[...],
-            k_scale=self.key_norm[...],
-            kv_mask=mask,
-            implementation=self.implementation,
-            partition=activation_partition(x.shape[0], self.num_heads),
+    def __call__(
+        self, x: Float[Array, "batch tokens width"], context, mask, image=None, image_mask=None, image_scale=1.0
+    ) -> Float[Array, "batch tokens width"]:
+        shared = {
+            "num_heads": self.num_heads,
+            "q_scale": self.query_norm[...],
+            "implementation": self.implementation,
+            "partition": activation_partition(x.shape[0], self.num_heads),
+        }
+        query, key, value, key_norm = self.query(x), self.key(context), self.value(context), self.key_norm[...]
+        if image is None:
+            return self.out(cross_attention(query, key, value, k_scale=key_norm, kv_mask=mask, **shared))
+        attended = decoupled_cross_attention(
+            query,
+            key,
+            value,
+            self.image_key(image),
+            self.image_value(image),
+            text_k_scale=key_norm,
+            image_k_scale=self.image_key_norm[...],
+            text_mask=mask,
+            image_mask=image_mask,
+            image_scale=image_scale,
+            **shared,
         )
         return self.out(attended)

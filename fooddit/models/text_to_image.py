@@ -24,7 +24,7 @@ class TextToImage(nnx.Module):
         return self.text(ids, mask)
 
     def __call__(
-        self, tokens, timestep, text: TextFeatures | None, *, positions, mask=None
+        self, tokens, timestep, text: TextFeatures | None, *, positions, mask=None, image: Context | None = None
     ) -> Float[Array, "b n features"]:
         """The prediction (x0 or velocity) for tokens at time `timestep`, given features of captions.
 
@@ -34,7 +34,9 @@ class TextToImage(nnx.Module):
         if text is None:
             return self.dit(tokens, timestep, positions=positions, mask=mask)
         context = [Context(text.tokens, text.mask)]
-        return self.dit(tokens, timestep, positions=positions, mask=mask, context=context, pooled=text.pooled)
+        return self.dit(
+            tokens, timestep, positions=positions, mask=mask, context=context, pooled=text.pooled, image=image
+        )
 
 
 # More of either is a slip of the keyboard.
@@ -95,6 +97,10 @@ def draw(
     return sample(denoise, noise, sampling_times(sampling.steps, sampling.shift), sampling.method)
 
 
+# Parts of cross-attention that see the text's tokens, and an image prompt's.
+_CONTEXTS = ("key", "value"), ("image_key", "image_value")
+
+
 def flops_per_example(dit: DiTConfig, text: TextConfig, tokens: int, shapes) -> float:
     """Model FLOPs of one example's forward and backward pass, from the shapes of the weights.
 
@@ -107,11 +113,12 @@ def flops_per_example(dit: DiTConfig, text: TextConfig, tokens: int, shapes) -> 
         return 2.0 * rows * sum(kernels)
 
     network, cross = shapes["dit"], shapes["dit"]["blocks"]["cross"]
-    context = {"key": cross["key"], "value": cross["value"]}
+    context, image = ({name: cross[name] for name in names if name in cross} for names in _CONTEXTS)
     per_example = {name: network[name] for name in ("time", "modulation", "pooled")}
     per_token = {name: network[name] for name in ("embed", "blocks", "out")}
-    products = matrices(per_token, tokens) - matrices(context, tokens) + matrices(context, text.length)
+    products = matrices(per_token, tokens) - matrices((context, image), tokens)
+    products += matrices(context, text.length) + matrices(image, dit.image_tokens)
     products += matrices(per_example, 1) + matrices(shapes["text"], text.length)
-    attention = 4.0 * dit.depth * dit.width * tokens * (tokens + text.length)
+    attention = 4.0 * dit.depth * dit.width * tokens * (tokens + text.length + dit.image_tokens)
     attention += 4.0 * text.depth * text.width * text.length**2
     return 3.0 * (products + attention)

@@ -29,6 +29,11 @@ class Denoise(DenoiseStep):
 
         `saved`: this task's metadata in the checkpoint that the run goes on from; its tokenizer is used again.
         """
+        if experiment.model.image_tokens:
+            raise ConfigError(
+                "config.model.image_tokens: records hold no image prompts; the step can be compiled with them "
+                "(fooddit compile), not trained"
+            )
         super().__init__(experiment)
         source, cache = _records(experiment.data, workdir), experiment.data.cache
         self.train_set, self.holdout_set = (open_dataset(source, split, cache=cache) for split in ("train", "holdout"))

@@ -16,7 +16,7 @@ from fooddit.diffusion import (
     sample_times,
 )
 from fooddit.models.autoencoder import patch_positions
-from fooddit.models.dit import DiTConfig
+from fooddit.models.dit import Context, DiTConfig
 from fooddit.models.module import define
 from fooddit.models.picture_space import PictureSpace, SpaceConfig
 from fooddit.models.text import TextConfig
@@ -102,7 +102,12 @@ class DenoiseStep:
     def batch_shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
         data, shape = self.experiment.data, jax.ShapeDtypeStruct
         text = (data.batch_size, self.experiment.text.length)
-        return {
+        image = self.experiment.model.image_tokens
+        prompt = {
+            "image_tokens": shape((data.batch_size, image, self.experiment.model.image_width), jnp.bfloat16),
+            "image_mask": shape((data.batch_size, image), jnp.bool),
+        }
+        return (prompt if image else {}) | {
             "image": shape((data.batch_size, data.image_size, data.image_size, 3), jnp.uint8),
             "text": shape(text, jnp.int32),
             "text_mask": shape(text, jnp.bool),
@@ -113,7 +118,8 @@ class DenoiseStep:
         """Pictures of one bucket to tokens of the one length that the step is compiled for."""
         tokens = self.space.encode(frozen, batch["image"], self.length)
         count = len(batch["index"])
-        made = {name: batch[name] for name in ("text", "text_mask", "index")} | {"x0": tokens.values}
+        passed = ("text", "text_mask", "index", "image_tokens", "image_mask")
+        made = {name: batch[name] for name in passed if name in batch} | {"x0": tokens.values}
         if self.experiment.data.max_aspect > 1:
             made["positions"] = jnp.broadcast_to(tokens.positions, (count, self.length, 2))
             made["mask"] = jnp.broadcast_to(tokens.mask, (count, self.length))
@@ -131,8 +137,9 @@ class DenoiseStep:
         positions = batch.get("positions", jnp.asarray(self.positions))
         model = self.definition.bind(params)
         text = model.encode_text(batch["text"], batch["text_mask"])
+        image = Context(batch["image_tokens"], batch["image_mask"]) if "image_tokens" in batch else None
         return t, flow_loss(
-            lambda x, t: model(x, t, text, positions=positions, mask=mask),
+            lambda x, t: model(x, t, text, positions=positions, mask=mask, image=image),
             x0,
             example_noise(keys, x0.shape[1:]),
             t,

@@ -115,12 +115,13 @@ def test_no_key_of_any_config_goes_unread(finish):
     """Each key is read in the run of a config at ':tiny', from an object of its own dataclass.
 
     Its limits: what is read need not have an effect, and a key that only another setting makes matter must be read
-    anyway.
+    anyway. What `fooddit compile` alone reads is left out: tests/aot compiles with it.
     """
     read = set().union(*(finish(name)[1] for name in CONFIGS))
     known = keys(set().union(*(config_classes(experiment_class(name)) for name in TASKS)))
     assert len(known) > 60
-    assert sorted(known - read) == ONLY_AT_START
+    compiled = {f"{experiment_class(name).__name__}.topology" for name in TASKS} | {"DiTConfig.image_width"}
+    assert sorted(known - read - compiled) == ONLY_AT_START
 
 
 def test_a_key_that_nothing_reads_would_be_found():
