@@ -4,8 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 PARITY := .venv-parity
 BENCH := .venv-bench
+AOT := .venv-aot
 
-.PHONY: quickstart test soak parity bench lint clean
+.PHONY: quickstart test soak parity compile-matrix tpu-kernels bench lint clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/python main.py --config=configs/quickstart.py --workdir=runs/quickstart
@@ -24,6 +25,15 @@ lint: $(VENV)/.installed-test
 # Checks against torch implementations, in an environment of their own.
 parity: $(PARITY)/.installed
 	$(PARITY)/bin/python -m pytest parity
+
+# For TPU pods and GPUs that are not here, with their real compilers: kernels, then every config on every topology.
+compile-matrix: $(AOT)/.installed
+	$(AOT)/bin/python -m pytest tests/aot tests/kernels -n auto --maxprocesses 4
+	$(AOT)/bin/python benchmarks/compile_matrix.py
+
+# The table of docs/tpu-kernels.md.
+tpu-kernels: $(AOT)/.installed
+	$(AOT)/bin/python benchmarks/tpu_kernels.py
 
 # Speed as ratios to peers, and memory, in an environment of their own. The first one needs FOODDIT_PHOTOS=DIR.
 bench: $(BENCH)/.installed
@@ -57,5 +67,12 @@ $(BENCH)/.installed: benchmarks/requirements.txt constraints.txt setup.py
 	$(BENCH)/bin/python -m pip install -q -c constraints.txt -r benchmarks/requirements.txt -e .[prep]
 	touch $@
 
+# jax-cuda13-plugin without the CUDA libraries that a GPU would need: 3 GB less, and the compiler is all there is to run.
+$(AOT)/.installed: setup.py constraints.txt
+	test -x $(AOT)/bin/python || $(PYTHON) -m venv $(AOT)
+	$(AOT)/bin/python -m pip install -q -c constraints.txt -e .[aot,test]
+	$(AOT)/bin/python -m pip install -q -c constraints.txt --no-deps jax-cuda13-plugin jax-cuda13-pjrt
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(PARITY) $(BENCH) *.egg-info
+	rm -rf $(VENV) $(PARITY) $(BENCH) $(AOT) *.egg-info

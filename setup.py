@@ -30,6 +30,8 @@ setup(
         "tqdm>=4.66",
     ],
     extras_require={
+        # The TPU compiler alone: `fooddit compile` needs no TPU. jax[tpu] pins the release that it runs on one with.
+        "aot": ["libtpu>=0.0.52"],
         "tpu": ["jax[tpu]"],
         "cuda": ["jax[cuda13]"],
         "gcs": ["gcsfs>=2026.9"],

@@ -1,6 +1,7 @@
 """What a CPU does with the memory of a finished step: keeps it for the next one, or gives it back and asks again."""
 
 import ctypes
+import glob
 import importlib.util
 import os
 import platform
@@ -9,8 +10,9 @@ import platform
 _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
 
 
-# What JAX loads for a TPU or a GPU: libtpu, jax_cuda13_plugin and the like.
-_ACCELERATORS = ("libtpu", *(f"jax_{kind}_plugin" for kind in ("cuda12", "cuda13", "rocm7", "rocm60")))
+# What JAX loads for a GPU, and where a TPU shows itself.
+_GPUS = tuple(f"jax_{kind}_plugin" for kind in ("cuda12", "cuda13", "rocm7", "rocm60"))
+_TPUS = ("/dev/accel*", "/dev/vfio/[0-9]*")
 
 
 def keep_freed_memory() -> bool:
@@ -31,4 +33,9 @@ def keep_freed_memory() -> bool:
 def _computes_on_cpu() -> bool:
     """What JAX will choose, without importing it."""
     chosen = os.environ.get("JAX_PLATFORMS")
-    return chosen == "cpu" if chosen else not any(map(importlib.util.find_spec, _ACCELERATORS))
+    if chosen:
+        return chosen == "cpu"
+    if any(map(importlib.util.find_spec, _GPUS)):
+        return False
+    # libtpu alone may be there to compile for a TPU.
+    return importlib.util.find_spec("libtpu") is None or not any(glob.glob(path) for path in _TPUS)

@@ -46,5 +46,8 @@ def test_a_machine_with_an_accelerator_keeps_its_ways(monkeypatch):
     monkeypatch.setenv("JAX_PLATFORMS", "tpu,cpu")
     assert host_memory.keep_freed_memory() is False
     monkeypatch.delenv("JAX_PLATFORMS")
+    monkeypatch.setattr(host_memory.importlib.util, "find_spec", lambda name: name == "jax_cuda13_plugin" or None)
+    assert host_memory.keep_freed_memory() is False
     monkeypatch.setattr(host_memory.importlib.util, "find_spec", lambda name: name == "libtpu" or None)
+    monkeypatch.setattr(host_memory.glob, "glob", lambda pattern: ["/dev/vfio/0"] if "vfio" in pattern else [])
     assert host_memory.keep_freed_memory() is False

@@ -1,0 +1,92 @@
+"""Every config for every topology, by their real compilers: python benchmarks/compile_matrix.py [--quick] [--json]
+
+Prints what each needs and how fast it could run; exit code 1 if one does not fit. `--quick` compiles each config for
+the topology that it names. "Stage 2's shape" is 1024 tokens, 512 of text and 256 of an image prompt.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PODS = ("v5e:16x16", "v6e:16x16", "v5p:8x8x8", "tpu7x:4x4x4")
+BOARDS = ("v5e:2x2", "v6e:2x2", "v5p:2x2x1", "tpu7x:2x2x1")
+SMALL = ("quickstart", "stage1.py:quick", "autoencoder", "scene_reader")
+# Pictures of 512 x 512: 1024 tokens of 16 x 16 pixels.
+STAGE_2 = {
+    "data.image_size": 512,
+    "text.length": 512,
+    "data.text_length": 512,
+    "model.image_tokens": 256,
+}
+GPUS = "h100:8"
+HEADER = (
+    f"{'config':22} {'topology':12} {'HBM, GB':>14} {'traffic':>8} {'bound':>12} {'ms':>8} {'MFU':>6} "
+    f"{'img/s/chip':>10} {'s':>6}"
+)
+
+
+def jobs(quick: bool) -> list[tuple[str, str, list[str]]]:
+    """(name, topology, arguments)."""
+    full = "--config=configs/stage1.py"
+    shaped = [f"--config.{key}={value}" for key, value in STAGE_2.items()]
+    found = []
+    for pod in ("v6e:16x16",) if quick else PODS:
+        found.append(("stage 1, xl", pod, [full]))
+        # Four times the tokens: a quarter of the batch, at least one picture a device.
+        found.append(("stage 2's shape, xl", pod, [full, *shaped, "--config.data.batch_size=512"]))
+    for name in SMALL:
+        file = name if ".py" in name else f"{name}.py"
+        for board in ("v6e:2x2",) if quick else BOARDS:
+            found.append((name, board, [f"--config=configs/{file}"]))
+    if not quick:
+        gpu = ["--attention=xla", "--config.mesh.fsdp=8", "--config.data.batch_size=64"]
+        found.append(("stage 1, xl", GPUS, [full, *gpu]))
+        found.append(("stage 2's shape, xl", GPUS, [full, *shaped, *gpu[:2], "--config.data.batch_size=16"]))
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--json", action="store_true")
+    args = parser.parse_args()
+    failed, results = False, []
+    if not args.json:
+        print(HEADER)
+    for name, topology, arguments in jobs(args.quick):
+        found = compile_one(topology, arguments)
+        failed |= not found["fits"]
+        results.append({"name": name} | found)
+        if not args.json:
+            print(row(name, topology, found), flush=True)
+    if args.json:
+        print(json.dumps(results))
+    sys.exit(failed)
+
+
+def compile_one(topology: str, arguments: list[str]) -> dict:
+    """What `fooddit compile --json` says; the exit code is 1 where it does not fit."""
+    command = [sys.executable, "-m", "fooddit", "compile", f"--topology={topology}", "--json", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if done.returncode not in (0, 1) or not done.stdout:
+        sys.exit(f"{' '.join(command)}: exit code {done.returncode}\n{done.stderr[-3000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def row(name: str, topology: str, found: dict) -> str:
+    number = lambda value, scale, form: "-" if value is None else format(value * scale, form)  # noqa: E731
+    memory = f"{number(found['peak_hbm_bytes'], 1e-9, '.1f')} of {number(found['capacity_bytes'], 1e-9, '.1f')}"
+    return (
+        f"{name:22} {topology:12} {memory:>14} {number(found['hbm_bytes'], 1e-9, '.1f'):>8} "
+        f"{found['bound'] or '-':>12} "
+        f"{number(found['roofline_seconds'], 1e3, '.1f'):>8} {number(found['mfu_bound'], 100, '.0f'):>5}% "
+        f"{number(found['images_per_second_per_chip'], 1, '.1f'):>10} {number(found['compile_seconds'], 1, '.0f'):>6}"
+        + ("" if found["fits"] else "  DOES NOT FIT")
+    )
+
+
+if __name__ == "__main__":
+    main()

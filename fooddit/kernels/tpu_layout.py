@@ -1,0 +1,107 @@
+"""How attention is cut for a TPU: which blocks, for which generation, and where they lie in the arrays."""
+
+from typing import NamedTuple
+
+import jax
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import tpu as pltpu
+
+LANES = 128
+HEAD_DIMS = (LANES, LANES // 2)
+# Blocks below this make several times the cycles; more tokens than this are padded so that they have such blocks.
+SMALLEST_BLOCK = 512
+# By generation: the most queries a grid step and keys a product, forward and backward, and what the kernel may take of
+# the vector memory (128 MiB, tpu7x: 64 MiB).
+BLOCKS = {
+    "v5e": {"forward": (1024, 1024), "backward": (1024, 1024), "vmem_bytes": 110 << 20},
+    "v5p": {"forward": (1024, 1024), "backward": (1024, 1024), "vmem_bytes": 110 << 20},
+    "v6e": {"forward": (1024, 1024), "backward": (1024, 1024), "vmem_bytes": 110 << 20},
+    "tpu7x": {"forward": (1024, 1024), "backward": (1024, 1024), "vmem_bytes": 60 << 20},
+}
+
+
+class Blocks(NamedTuple):
+    """queries: a grid step's. keys: a product's."""
+
+    queries: int
+    keys: int
+
+
+class Layout(NamedTuple):
+    """tokens: with padding. interpret runs on a CPU: True, or pltpu.InterpretParams for simulated memories."""
+
+    tokens: int
+    head_dim: int
+    forward: Blocks
+    backward: Blocks
+    vmem_bytes: int
+    interpret: bool | pltpu.InterpretParams = False
+
+    @property
+    def heads(self) -> int:
+        """That share a register's lanes."""
+        return LANES // self.head_dim
+
+
+def layout_for(tokens: int, head_dim: int, generation: str) -> Layout:
+    """The blocks for a generation of `BLOCKS`. NotImplementedError for a head_dim that the kernel is not for."""
+    if head_dim not in HEAD_DIMS:
+        raise NotImplementedError(
+            f"head_dim {head_dim}: the TPU kernel is for {LANES}, a register's lanes, and {LANES // 2}, two heads in them"
+        )
+    given = BLOCKS[generation]
+    limits = given["forward"], given["backward"]
+    tokens += -tokens % LANES
+    while any(_largest(tokens, limit) < min(tokens, SMALLEST_BLOCK) for pair in limits for limit in pair):
+        tokens += LANES
+    forward, backward = (Blocks(*(_largest(tokens, limit) for limit in pair)) for pair in limits)
+    return Layout(tokens, head_dim, forward, backward, given["vmem_bytes"])
+
+
+def _largest(tokens: int, limit: int) -> int:
+    """The largest multiple of 128 that divides tokens and is at most `limit`."""
+    return max(size for size in range(LANES, limit + 1, LANES) if tokens % size == 0)
+
+
+class Specs:
+    """The blocks of a (batch, 128 lanes of the width, block of queries) grid."""
+
+    def __init__(self, layout: Layout, block: int, positions_differ: bool):
+        tokens, half = layout.tokens, layout.head_dim // 2
+        row = (lambda b: b) if positions_differ else (lambda b: 0)
+        self.query = pl.BlockSpec((1, block, LANES), lambda b, h, i: (b, i, h))
+        self.key = pl.BlockSpec((1, tokens, LANES), lambda b, h, i: (b, 0, h))
+        self.gain = pl.BlockSpec((layout.head_dim, 1), lambda b, h, i: (0, 0))
+        self.query_table = pl.BlockSpec((1, half, block), lambda b, h, i: (row(b), 0, i))
+        self.key_table = pl.BlockSpec((1, half, tokens), lambda b, h, i: (row(b), 0, 0))
+        self.norm = pl.BlockSpec((1, 1, layout.heads, block), lambda b, h, i: (b, h, 0, i))
+        self.bias = pl.BlockSpec((1, tokens, 1), lambda b, h, i: (b, 0, 0))
+        self.query_gain = pl.BlockSpec((1, 1, 1, 1, LANES), lambda b, h, i: (b, h, i, 0, 0))
+        self.key_gain = pl.BlockSpec((1, 1, 1, LANES), lambda b, h, i: (b, h, 0, 0))
+
+    @property
+    def prepared(self) -> list[pl.BlockSpec]:
+        """Of q, k, v, the gains of q and k, and cosines and sines of the queries and of the keys."""
+        return [self.query, self.key, self.key, self.gain, self.gain, *[self.query_table] * 2, *[self.key_table] * 2]
+
+
+def call_options(layout: Layout, width: int, batch: int, itemsize: int, *, products: int, arrays: int) -> dict:
+    """Of a `pallas_call` that makes `products` products of all queries with all keys, and passes over `arrays` arrays
+    of (batch, tokens, width)."""
+    size = batch * layout.tokens * width
+    return {
+        "compiler_params": pltpu.CompilerParams(
+            dimension_semantics=("parallel", "parallel", "arbitrary"), vmem_limit_bytes=layout.vmem_bytes
+        ),
+        "cost_estimate": pl.CostEstimate(
+            flops=2 * products * size * layout.tokens,
+            transcendentals=size * layout.tokens // layout.head_dim,
+            bytes_accessed=arrays * size * itemsize,
+        ),
+        "interpret": layout.interpret,
+    }
+
+
+def for_chunks(count: int, step, carry):
+    """carry = step(i, carry) for i < count, four at a time: unrolled the compiler overlaps them, but its time grows."""
+    return jax.lax.fori_loop(0, count, step, carry, unroll=min(count, 4))

@@ -1,0 +1,98 @@
+"""Traffic counted in HLO text: hand-made programs, and XLA's own count of a program without loops."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+from fooddit.aot.hlo import HloError, Program, array_bytes, replica_groups
+from fooddit.parallel import MeshConfig, make_mesh
+
+LOOP = """\
+HloModule m
+
+%cond (p: (s32[], f32[4,256])) -> pred[] {
+  %p = (s32[]{:T(128)}, f32[4,256]{1,0:T(8,128)}) parameter(0)
+  %i = s32[]{:T(128)} get-tuple-element(%p), index=0
+  %n = s32[]{:T(128)} constant(5)
+  ROOT %lt = pred[]{:T(512)} compare(%i, %n), direction=LT
+}
+
+%slices (a: f32[28,4,256], i: s32[]) -> f32[4,256] {
+  %a = f32[28,4,256]{2,1,0:T(8,128)} parameter(0)
+  %i.1 = s32[]{:T(128)} parameter(1)
+  %zero = s32[]{:T(128)} constant(0)
+  ROOT %s = f32[1,4,256]{2,1,0:T(8,128)} dynamic-slice(%a, %i.1, %zero, %zero), dynamic_slice_sizes={1,4,256}
+}
+
+%body (q: (s32[], f32[28,4,256])) -> (s32[], f32[28,4,256]) {
+  %q = (s32[]{:T(128)}, f32[28,4,256]{2,1,0:T(8,128)}) parameter(0)
+  %i.2 = s32[]{:T(128)} get-tuple-element(%q), index=0
+  %x = f32[28,4,256]{2,1,0:T(8,128)} get-tuple-element(%q), index=1
+  %fusion.1 = f32[1,4,256]{2,1,0:T(8,128)} fusion(%x, %i.2), kind=kLoop, calls=%slices
+  %g = f32[8,4,256]{2,1,0:T(8,128)S(1)} all-gather(%fusion.1), replica_groups=[2,8]<=[16], dimensions={0}
+  ROOT %t = (s32[]{:T(128)}, f32[28,4,256]{2,1,0:T(8,128)}) tuple(%i.2, %x)
+}
+
+ENTRY %main (a0: f32[28,4,256]) -> f32[28,4,256] {
+  %a0 = f32[28,4,256]{2,1,0:T(8,128)} parameter(0)
+  %c = s32[]{:T(128)} constant(0)
+  %init = (s32[]{:T(128)}, f32[28,4,256]{2,1,0:T(8,128)}) tuple(%c, %a0)
+  %w = (s32[]{:T(128)}, f32[28,4,256]{2,1,0:T(8,128)}) while(%init), condition=%cond, body=%body
+  ROOT %r = f32[28,4,256]{2,1,0:T(8,128)} get-tuple-element(%w), index=1
+}
+"""
+SLICE = 4 * 4 * 256
+
+
+def test_a_loop_counts_as_often_as_it_runs_and_a_slice_as_what_it_takes():
+    program = Program(LOOP)
+    # Each trip reads a slice of x (and its number, 4 bytes), writes it, and reads it again; the result is in VMEM.
+    assert program.hbm_bytes() == 5 * (SLICE + 4 + SLICE + SLICE)
+    [gather] = program.collectives()
+    assert (gather.kind, gather.payload, gather.trips) == ("all-gather", 8 * SLICE, 5)
+    assert gather.sent == 5 * 8 * SLICE * 7 / 8
+    assert gather.groups == (tuple(range(8)), tuple(range(8, 16)))
+
+
+def test_a_loop_of_unknown_trips_is_refused():
+    with pytest.raises(HloError, match="loop w in main: its trips are not a constant"):
+        Program(LOOP.replace("s32[]{:T(128)} constant(5)", "s32[]{:T(128)} get-tuple-element(%p), index=0")).hbm_bytes()
+
+
+@pytest.mark.parametrize(
+    "text, groups",
+    [
+        ("replica_groups={{0,2},{1,3}}", ((0, 2), (1, 3))),
+        ("replica_groups=[2,2]<=[4]", ((0, 1), (2, 3))),
+        ("replica_groups=[2,2]<=[2,2]T(1,0)", ((0, 2), (1, 3))),
+        ("replica_groups=mesh['a'=2,'b'=2] {'a'}", ((0, 2), (1, 3))),
+        ("replica_groups=mesh['a'=2,'b'=2] {'b'}", ((0, 1), (2, 3))),
+        ("source_target_pairs={{0,1},{1,0}}", ((0, 1), (1, 0))),
+    ],
+)
+def test_groups_in_every_notation(text, groups):
+    assert replica_groups(f"channel_id=1, {text}, dimensions={{0}}") == groups
+
+
+def test_bytes_of_shapes():
+    assert array_bytes("(f32[2,3]{1,0:T(8,128)}, bf16[4]{0:T(256)S(1)}, pred[], s4[6])") == 24 + 8 + 1 + 3
+    assert array_bytes("(f32[2,3]{1,0:T(8,128)}, bf16[4]{0:T(256)S(1)})", hbm=True) == 24
+
+
+def test_equals_xlas_own_count_where_there_is_no_loop():
+    compiled = jax.jit(lambda a, b: jnp.tanh(a @ b).sum(axis=0)).lower(*[jnp.ones((256, 256))] * 2).compile()
+    expected = compiled.cost_analysis()["bytes accessed"]
+    assert Program(compiled.as_text()).hbm_bytes() == pytest.approx(expected, rel=0.02)
+
+
+def test_collectives_of_a_compiled_program():
+    if len(jax.devices()) < 4:
+        pytest.skip("needs four devices")
+    mesh = make_mesh(MeshConfig(data=-1), jax.devices()[:4])
+    rows = NamedSharding(mesh, PartitionSpec("data"))
+    x = jax.ShapeDtypeStruct((64, 128), jnp.float32, sharding=rows)
+    whole = NamedSharding(mesh, PartitionSpec())
+    text = jax.jit(lambda x: x.sum(axis=0), out_shardings=whole).lower(x).compile().as_text()
+    [reduced] = Program(text).collectives()
+    assert (reduced.kind, reduced.payload, reduced.sent) == ("all-reduce", 512, 768)
