@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from fooddit.aot.hlo import Program as Hlo
 from fooddit.aot.operations import flops, kernel_flops
@@ -93,27 +93,43 @@ def figures(program: Program, compiled, topology: Topology, kernels: dict | None
     )
 
 
-def does_not_fit(program: Program, message: str, topology: Topology, **known) -> Figures | None:
-    """Figures of a program that the compiler refused for want of memory; None if it was refused for another reason."""
+class Refusal(NamedTuple):
+    """A compiler's word that memory does not suffice: bytes used and there are, and the biggest tensors."""
+
+    used: int | None
+    capacity: int | None
+    biggest: list[str]
+
+
+def out_of_memory(message: str) -> Refusal | None:
+    """What an XLA error says of memory; None if it is about something else."""
     if "RESOURCE_EXHAUSTED" not in message and "Ran out of memory" not in message:
         return None
     used = re.search(r"Used ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?) hbm", message)
-    peak, capacity = (
-        (int(float(used[i]) * 1024 ** "_KMGT".index(used[i + 1] or "_")) for i in (1, 3)) if used else (None,) * 2
-    )
+    bytes_of = lambda number, unit: int(float(number) * 1024 ** " KMGT".index(unit or " "))  # noqa: E731
     sizes = re.findall(r"Size: ([\d.]+\w?)\s.*?Shape: (\S+)", message, re.DOTALL)
+    biggest = [f"{size} {shape}" for size, shape in dict.fromkeys(sizes)][:10]
+    return Refusal(*((bytes_of(*used.group(1, 2)), bytes_of(*used.group(3, 4))) if used else (None, None)), biggest)
+
+
+def does_not_fit(program: Program, message: str, topology: Topology, **known) -> Figures | None:
+    """Figures of a program that the compiler refused for want of memory; None if it was refused for another reason."""
+    refusal = out_of_memory(message)
+    if refusal is None:
+        return None
+    capacity = refusal.capacity or int(topology.accelerator.hbm_bytes)
     return Figures(
         what=program.what,
         topology=str(topology),
         devices=len(topology.devices),
         chips=topology.chips,
         fits=False,
-        peak_hbm_bytes=peak,
-        capacity_bytes=capacity or int(topology.accelerator.hbm_bytes),
-        headroom_bytes=None if peak is None else (capacity or int(topology.accelerator.hbm_bytes)) - peak,
+        peak_hbm_bytes=refusal.used,
+        capacity_bytes=capacity,
+        headroom_bytes=None if refusal.used is None else capacity - refusal.used,
         model_flops=program.model_flops,
         executed_flops=flops(program.traced.jaxpr.jaxpr),
-        biggest=[f"{size}B {shape}" for size, shape in dict.fromkeys(sizes)][:10],
+        biggest=refusal.biggest,
         **known,
     )
 
