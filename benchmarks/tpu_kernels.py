@@ -9,17 +9,15 @@ in their own (batch, heads, tokens, head_dim) and no scale on the logits (it rid
 them best. What XLA needs for the norm, the rotation and the transposes that they need besides is printed apart, as is
 what it does around their backward passes; the ratios leave both out.
 
-Cycles follow the branches of the schedule and leave waits for memory out: read them beside the bytes. Next to
-them lower..upper, where blocks guarded by data (splash_attention's mask) never run, and where every bundle runs in every
+Cycles follow the branches of the schedule and leave waits for memory out: read them beside the bytes. Next to them,
+lower..upper: where blocks guarded by data (splash_attention's mask) never run, and where every bundle runs in every
 trip. `useful` is the part of the matrix units' cycles that the forward pass's two products, or the backward pass's
 five, must take at the published peak; above 100 % the hardware has to wait where the schedule does not. Spills and
 fills are those in the schedule's text. Bytes are of the arrays that the kernel takes and gives, each counted once.
 """
 
 import argparse
-import importlib
 import importlib.util
-import inspect
 import json
 import math
 import os
@@ -38,13 +36,15 @@ BLOCKS = (512, 1024, 2048)
 TOPOLOGIES = {"v6e": "v6e:2x2", "v5e": "v5e:2x2", "v5p": "v5p:2x2x1", "tpu7x": "tpu7x:2x2x1"}
 # Where one program runs on two cores they share a kernel's grid, and cycles and slots are of one of them.
 CORES = {"v6e": 1, "v5e": 1, "v5p": 2, "tpu7x": 1}
-# Cycles that a bfloat16 product of 128 x 128 x 128 holds one matrix unit, if head_dim is one of its sizes. An
-# instruction multiplies 16 rows. A unit of v5e and v5p, 128 x 128, takes 16 cycles for that at the published peaks
-# (197 and 459 TFLOP/s of four units a core at 1.5 and 1.75 GHz); the compiler issues them 12 apart where it can, so
-# that a kernel near the peak waits for longer than its schedule says. v6e's, 256 x 256, takes 8 cycles, at the peak as
-# in the schedule, and head_dim 128 fills half of it; tpu7x is taken to be like v6e.
-PRODUCT_CYCLES = {"v6e": 32, "v5e": 128, "v5p": 128, "tpu7x": 32}
-PRODUCTS = {"forward": 2, "forward for training": 2, "backward": 5}
+# Fewest cycles that a bfloat16 product of 128 x 128 x 128 holds one matrix unit: where the sum is over head_dim, and
+# where it is over tokens. An instruction multiplies 16 rows. A unit of v5e and v5p, 128 x 128, takes 16 cycles for that
+# at the published peaks (197 and 459 TFLOP/s of four units a core at 1.5 and 1.75 GHz); the compiler issues them 12
+# apart where it can, so that a kernel near the peak waits for longer than its schedule says. v6e's, 256 x 256, takes 8
+# cycles, at the peak as in the schedule; a sum over head_dim 128 fills half of it, one over tokens all of it if
+# head_dim is the rows. tpu7x is taken to be like v6e.
+PRODUCT_CYCLES = {"v6e": (32, 16), "v5e": (128, 128), "v5p": (128, 128), "tpu7x": (32, 16)}
+# How many such products of all queries with all keys a task must make.
+PRODUCTS = {"forward": (1, 1), "forward for training": (1, 1), "backward": (2, 3)}
 # Most that our cycles may be of the best peer's, by tokens; what we aim at.
 BOUNDS, AIM = {1024: 1.1, 4096: 1.0}, 0.8
 MISSING = "libtpu, the TPU compiler, is not installed: pip install libtpu==0.0.52"
@@ -172,7 +172,8 @@ def make_row(name: str, task: str, blocks: str, job: dict, schedules: list[Sched
     generation, tokens = job["generation"], job["tokens"]
     cycles = sum(s.cycles for s in schedules)
     units = schedules[0].slots["MATMUL"].capacity * CORES[generation]
-    needed = PRODUCTS[task] * BATCH * HEADS * (tokens / 128) ** 2 * (HEAD_DIM / 128) * PRODUCT_CYCLES[generation]
+    each = sum(n * taken for n, taken in zip(PRODUCTS[task], PRODUCT_CYCLES[generation]))
+    needed = each * BATCH * HEADS * (tokens / 128) ** 2 * (HEAD_DIM / 128)
     return Row(
         name, task, blocks, cycles, sum(s.cycles_lower for s in schedules), sum(s.cycles_upper for s in schedules),
         needed / (units * cycles), sum(s.spills + s.fills for s in schedules), sum(s.array_bytes for s in schedules),
@@ -233,7 +234,7 @@ def backward_beside(rows: list[Row], jobs: list[dict], outcomes: list[dict]) -> 
 
 
 def sweep(generation: str, tokens: int) -> dict:
-    """Cycles of our kernels at every layout that divides the tokens and compiles."""
+    """Cycles of our kernels at all blocks that divide the tokens and compile."""
     sizes = [size for size in (256, 512, 1024, 2048, 4096) if tokens % size == 0]
     job = {"generation": generation, "tokens": tokens, "kernel": "ours"}
     pairs = product([size for size in sizes if size <= 2048], sizes)
@@ -279,7 +280,7 @@ def print_failures(result: dict) -> None:
 
 def print_sweep(result: dict) -> None:
     head(result)
-    print("| task | kernel | block/chunk | cycles | useful | spills+fills |\n|---|---|---|--:|--:|--:|")
+    print("| task | kernel | queries/keys | cycles | useful | spills+fills |\n|---|---|---|--:|--:|--:|")
     for row in sorted(result["rows"], key=lambda row: (row["task"], row["name"], row["cycles"])):
         print(f"| {row['task']} | {row['name']} | {row['blocks']} | {row['cycles']:,} | {row['useful']:.0%} "
               f"| {row['spills_and_fills']:,} |")  # fmt: skip
@@ -287,17 +288,16 @@ def print_sweep(result: dict) -> None:
 
 
 def print_best(results: list[dict]) -> None:
-    """The table for the kernel's source: (generation, task): {tokens: (block, chunk)}."""
-    best: dict[tuple[str, str], dict[int, list[int]]] = {}
+    """Lines for `fooddit.kernels.tpu_layout.BLOCKS`: the best blocks at each number of tokens."""
+    print("\nBLOCKS = {")
     for result in results:
-        for task in PRODUCTS:
+        best = {}
+        for task in ("forward", "backward"):
             rows = [row for row in result["rows"] if row["task"] == task and row["name"] == "ours"]
             if rows:
-                blocks = min(rows, key=lambda row: row["cycles"])["blocks"]
-                best.setdefault((result["generation"], task), {})[result["tokens"]] = tuple(map(int, blocks.split("/")))
-    print("\nBLOCKS = {")
-    for key, value in best.items():
-        print(f"    {key}: {value},".replace("'", '"'))
+                best[task] = tuple(map(int, min(rows, key=lambda row: row["cycles"])["blocks"].split("/")))
+        line = f"    {result['generation']!r}: {best},  # at {result['tokens']} tokens".replace("'", '"')
+        print(line)
     print("}")
 
 
@@ -335,19 +335,15 @@ def our_function(tokens: int, blocks: list[int] | None, generation: str):
     import jax
     import jax.numpy as jnp
 
-    module = importlib.import_module("fooddit.kernels.tpu_self_attention")
+    from fooddit.kernels.tpu_layout import BLOCKS as OUR_BLOCKS
+    from fooddit.kernels.tpu_self_attention import tpu_self_attention
+
     if blocks is not None:
-        # The one thing here that the kernel keeps to itself: how it cuts the work.
-        choose, (block, chunk) = module._layout, blocks
-        module._layout = lambda *given, **named: choose(*given, **named)._replace(block=block, chunk=chunk)
-    options = {"num_heads": HEADS, "positions": positions(tokens)}
-    if "generation" in inspect.signature(module.tpu_self_attention).parameters:
-        options["generation"] = generation
+        OUR_BLOCKS[generation] |= {"forward": tuple(blocks), "backward": tuple(blocks)}
+    options = {"num_heads": HEADS, "positions": positions(tokens), "generation": generation}
     gain = jax.ShapeDtypeStruct((HEAD_DIM,), jnp.float32)
     array = jax.ShapeDtypeStruct((BATCH, tokens, HEADS * HEAD_DIM), jnp.bfloat16)
-    attend = lambda q, k, v, q_gain, k_gain: module.tpu_self_attention(
-        q, k, v, q_scale=q_gain, k_scale=k_gain, **options
-    )
+    attend = lambda q, k, v, q_gain, k_gain: tpu_self_attention(q, k, v, q_scale=q_gain, k_scale=k_gain, **options)
     return attend, array, array, array, gain, gain
 
 

@@ -73,7 +73,7 @@ def tpu_cross_attention(
     softmax_scale: float | None = None,
     interpret: bool | pltpu.InterpretParams = False,
 ) -> Float[Array, "batch tokens width"]:
-    """`fooddit.kernels.cross_attention` for head_dim 128, and for an even number of heads of 64, in bfloat16 or float32.
+    """`fooddit.kernels.cross_attention` for head_dim 128, or an even number of heads of 64, in bfloat16 or float32.
 
     Numbers of tokens or keys that are not multiples of 128 are padded, which copies the arrays; padding is masked.
     """
@@ -137,7 +137,7 @@ def _cross_attention(q, branches, scale, learned, num_heads, q_scale, softmax_sc
         mask = jnp.concatenate([_padded(mask, to) for mask, to in zip(masks, keys)], axis=1)
         bias = jnp.where(mask, 0.0, NEVER)[..., None]
     blocks = pl.cdiv(q.shape[1], block)
-    return _attend(_padded(q, blocks * block), pairs, gains, scale, bias, layout)[:, : q.shape[1]]
+    return _attend(scale, gains, bias, _padded(q, blocks * block), pairs, layout)[:, : q.shape[1]]
 
 
 def _even(total: int, most: int) -> int:
@@ -187,7 +187,7 @@ def _forward(scale, gains, bias, q, pairs, layout: Layout, keep: bool) -> tuple[
         out_specs=(specs.query, specs.rows(rows) if keep else None),
         out_shape=results,
         scratch_shapes=[[[pltpu.VMEM(shape, q.dtype) for shape in shapes(keys)] for keys in layout.keys]],
-        cost_estimate=_cost(layout, 2, arrays, results),
+        cost_estimate=_cost(layout, q, 2, (arrays, results)),
         name=layout.name("" if bounded else "_large_gains"),
         **options(layout.interpret),
     )
@@ -203,17 +203,17 @@ def _forward_kernel(scale, gains, bias, q, pairs, out, norms, scratch, *, layout
             _store_values(values, v[0], None if bias is None else bias[0, layout.rows(n)])
 
     for queries in layout.chunks(FORWARD_WEIGHTS):
-        query = (_unit(q[0, queries], layout)[0] * gains[:1]).astype(q.dtype)
-        branches = []
+        query, branches = _unit(q[0, queries], layout)[0] * gains[:1], []
         for n, (keys, values) in enumerate(scratch):
             heads = []
             for head in range(layout.heads):
-                logits, most = dot(keys[...], _only(query, head, layout), (1, 1)), 0.0
+                logits, most = dot(keys[...], _only(query, head, layout).astype(q.dtype), (1, 1)), 0.0
                 if not bounded:
                     logits = logits if bias is None else logits + bias[0, layout.rows(n)]
                     most = logits.max(axis=0, keepdims=True)
                     logits -= most
-                value, total = _split(dot(values[head], jnp.exp2(logits).astype(q.dtype), (1, 0)), layout)
+                sums = dot(values[head], jnp.exp2(logits).astype(q.dtype), (1, 0))
+                value, total = sums[: layout.head_dim], sums[layout.head_dim : layout.head_dim + 1]
                 # A query without any key gets zero, not NaN.
                 some = total > 0
                 heads.append((value, jnp.where(some, 1 / total, 0.0)))
@@ -267,13 +267,123 @@ def _backward(scale, gains, bias, q, pairs, norms, d_out, layout: Layout):
         ),
         out_shape=results,
         scratch_shapes=[[[pltpu.VMEM((keys, LANES), dtype) for dtype in dtypes] for keys in layout.keys]],
-        cost_estimate=_cost(layout, 5, arrays, results),
+        cost_estimate=_cost(layout, q, 5, (arrays, results)),
         name=layout.name("_backward"),
         **options(layout.interpret),
     )(*arrays)
 
 
-def _backward_kernel(
-    *(scale, gains, bias, q, pairs, norms, d_out), d_q, d_pairs, d_q_gain, d_k_gains, d_scale, scratch, layout: Layout
-):
-    pass
+def _backward_kernel(scale, gains, bias, q, pairs, norms, d_out, *refs, layout: Layout):
+    d_q, d_pairs, d_q_gain, d_k_gains, d_scale, scratch = refs
+    factors = [1.0] + ([] if scale is None else [scale[pl.program_id(0)]])
+
+    @pl.when(pl.program_id(2) == 0)
+    def _():
+        for n, ((k, _), (keys, d_keys, d_values)) in enumerate(zip(pairs, scratch)):
+            keys[...] = (_unit(k[0], layout)[0] * gains[n + 1 : n + 2]).astype(keys.dtype)
+            d_keys[...] = jnp.zeros_like(d_keys)
+            d_values[...] = jnp.zeros_like(d_values)
+
+    d_gain = jnp.zeros((1, LANES), jnp.float32)
+    for queries in layout.chunks(BACKWARD_WEIGHTS):
+        unit, root = _unit(q[0, queries], layout)
+        query, d_value = unit * gains[:1], d_out[0, queries].astype(jnp.float32)
+        d_query = 0.0
+        for n, ((_, v), stores) in enumerate(zip(pairs, scratch)):
+            d_heads = []
+            for head in range(layout.heads):
+                sides = (_only(x, head, layout).astype(q.dtype) for x in (query, d_value))
+                row = n * layout.heads + head
+                column = None if bias is None else bias[0, layout.rows(n)]
+                d_head, inner = _through_softmax(*sides, v[0], norms[0, 0, row : row + 1, queries], column, *stores)
+                d_heads.append(d_head[layout.head_dim * head : layout.head_dim * (head + 1)])
+                if n == 1 and d_scale is not None:
+                    d_scale[0, 0, head : head + 1, queries] = inner
+            d_query += jnp.concatenate(d_heads) * factors[n]
+        d_q_chunk, d_gain_chunk = _through_norm(jnp.transpose(d_query), unit, root, gains[:1], layout)
+        d_q[0, queries] = d_q_chunk.astype(d_q.dtype)
+        d_gain += d_gain_chunk
+    d_q_gain[0, 0, 0] = d_gain
+
+    @pl.when(pl.program_id(2) == pl.num_programs(2) - 1)
+    def _():
+        for n, ((k, _), (d_k, d_v), (_, d_keys, d_values)) in enumerate(zip(pairs, d_pairs, scratch)):
+            gain = gains[n + 1 : n + 2]
+            d_k_whole, d_k_gains[0, 0, n : n + 1] = _through_norm(
+                d_keys[...] * factors[n], *_unit(k[0], layout), gain, layout
+            )
+            d_k[0] = d_k_whole.astype(d_k.dtype)
+            d_v[0] = (d_values[...] * factors[n]).astype(d_v.dtype)
+
+
+def _through_softmax(query, d_value, v, norm, bias, keys, d_keys, d_values) -> tuple[Array, Array]:
+    """Adds to d_keys and d_values. The query's gradient, (lanes, queries), and the value's product with its own, (1,
+    queries): summed here over the keys, as the result holds both branches."""
+    logits = dot(keys[...], query, (1, 1))
+    weights = jnp.exp2((logits if bias is None else logits + bias) - norm)
+    products = weights * dot(v, d_value, (1, 1))
+    inner = products.sum(axis=0, keepdims=True)
+    d_logits = (products - weights * inner).astype(query.dtype)
+    d_values[...] += dot(weights.astype(query.dtype), d_value, (1, 0))
+    d_keys[...] += dot(d_logits, query, (1, 0))
+    return dot(keys[...], d_logits, (0, 0)), inner
+
+
+def _unit(x: Array, layout: Layout) -> tuple[Array, Array]:
+    """x, float32, divided by its heads' root mean squares; and one over those."""
+    x = x.astype(jnp.float32)
+    root = jax.lax.rsqrt(_mean(x * x, layout) + EPSILON)
+    return x * root, root
+
+
+def _through_norm(gradient: Array, unit: Array, root: Array, gain: Array, layout: Layout) -> tuple[Array, Array]:
+    """The gradients of what `_unit` was given and of the gain, (1, lanes). Logits are in powers of two: LOG2_E."""
+    gradient = gradient * (1 / LOG2_E)
+    inner = gradient * gain
+    return root * (inner - unit * _mean(inner * unit, layout)), jnp.sum(gradient * unit, axis=0, keepdims=True)
+
+
+def _mean(x: Array, layout: Layout) -> Array:
+    """Over the lanes of each head, (rows, 1 or lanes)."""
+    if layout.heads == 1:
+        return jnp.mean(x, axis=1, keepdims=True)
+    sums = (jnp.sum(_only(x, head, layout), axis=1, keepdims=True) for head in range(layout.heads))
+    return jnp.where(_of_first_head(x.shape, layout), *sums) / layout.head_dim
+
+
+def _only(x: Array, head: int, layout: Layout) -> Array:
+    """x, float32, with the lanes of the block's other head 0."""
+    if layout.heads == 1:
+        return x
+    return jnp.where(_of_first_head(x.shape, layout), *((x, 0.0) if head == 0 else (0.0, x)))
+
+
+def _of_first_head(shape: tuple[int, ...], layout: Layout) -> Array:
+    return jax.lax.broadcasted_iota(jnp.int32, shape, 1) < layout.head_dim
+
+
+class _Specs:
+    """The blocks of a (batch, block of lanes, block of queries) grid."""
+
+    def __init__(self, layout: Layout, scale: Array | None, bias: Array | None):
+        gains, keys = (1 + len(layout.keys), LANES), sum(layout.keys)
+        self.shared = (
+            None if scale is None else pl.BlockSpec(memory_space=pltpu.SMEM),
+            pl.BlockSpec(gains, lambda b, h, i: (0, 0)),
+            None if bias is None else pl.BlockSpec((1, keys, 1), lambda b, h, i: (b, 0, 0)),
+        )
+        self.query = pl.BlockSpec((1, layout.block, LANES), lambda b, h, i: (b, i, h))
+        self.pairs = tuple((pl.BlockSpec((1, n, LANES), lambda b, h, i: (b, 0, h)),) * 2 for n in layout.keys)
+        self.rows = lambda rows: pl.BlockSpec((1, 1, rows, layout.block), lambda b, h, i: (b, h, 0, i))
+        self.query_gain = pl.BlockSpec((1, 1, 1, 1, LANES), lambda b, h, i: (b, h, i, 0, 0))
+        self.key_gains = pl.BlockSpec((1, 1, len(layout.keys), LANES), lambda b, h, i: (b, h, 0, 0))
+
+
+def _cost(layout: Layout, q: Array, products: int, arrays) -> pl.CostEstimate:
+    """Of `products` matrix products of all queries with all keys, and one pass over a tree of `arrays`."""
+    logits = q.shape[0] * q.shape[1] * sum(layout.keys) * layout.num_heads
+    return pl.CostEstimate(
+        flops=2 * products * logits * layout.head_dim,
+        transcendentals=logits,
+        bytes_accessed=sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(arrays)),
+    )

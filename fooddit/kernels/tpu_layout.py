@@ -13,10 +13,10 @@ SMALLEST_BLOCK = 512
 # By generation: the most queries a grid step and keys a product, forward and backward, and what the kernel may take of
 # the vector memory (128 MiB, tpu7x: 64 MiB).
 BLOCKS = {
-    "v5e": {"forward": (1024, 1024), "backward": (1024, 1024), "vmem_bytes": 110 << 20},
-    "v5p": {"forward": (1024, 1024), "backward": (1024, 1024), "vmem_bytes": 110 << 20},
-    "v6e": {"forward": (1024, 1024), "backward": (1024, 1024), "vmem_bytes": 110 << 20},
-    "tpu7x": {"forward": (1024, 1024), "backward": (1024, 1024), "vmem_bytes": 60 << 20},
+    "v5e": {"forward": (2048, 1024), "backward": (2048, 1024), "vmem_bytes": 110 << 20},
+    "v5p": {"forward": (2048, 1024), "backward": (2048, 1024), "vmem_bytes": 110 << 20},
+    "v6e": {"forward": (2048, 1024), "backward": (2048, 1024), "vmem_bytes": 110 << 20},
+    "tpu7x": {"forward": (2048, 1024), "backward": (2048, 1024), "vmem_bytes": 60 << 20},
 }
 
 
@@ -47,7 +47,8 @@ def layout_for(tokens: int, head_dim: int, generation: str) -> Layout:
     """The blocks for a generation of `BLOCKS`. NotImplementedError for a head_dim that the kernel is not for."""
     if head_dim not in HEAD_DIMS:
         raise NotImplementedError(
-            f"head_dim {head_dim}: the TPU kernel is for {LANES}, a register's lanes, and {LANES // 2}, two heads in them"
+            f"head_dim {head_dim}: the TPU kernel is for {LANES}, a register's lanes, and {LANES // 2}, "
+            "two heads in them"
         )
     given = BLOCKS[generation]
     limits = given["forward"], given["backward"]

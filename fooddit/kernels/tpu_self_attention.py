@@ -46,7 +46,9 @@ def tpu_self_attention(
     generation: str = "v6e",
     interpret: bool | pltpu.InterpretParams = False,
 ) -> Float[Array, "batch tokens width"]:
-    """`fooddit.kernels.self_attention` for head_dim 128, and 64 with an even number of heads; positions get no gradient.
+    """`fooddit.kernels.self_attention` for head_dim 128, and 64 with an even number of heads.
+
+    Positions get no gradient.
 
     generation: a key of `fooddit.kernels.tpu_layout.BLOCKS`. A number of tokens that has no block of 128 lanes or more
     is padded, which copies the arrays; the padding is masked. NotImplementedError for other heads.
@@ -56,7 +58,8 @@ def tpu_self_attention(
     layout = layout_for(tokens, head_dim, generation)._replace(interpret=interpret)
     if num_heads % layout.heads:
         raise NotImplementedError(
-            f"{num_heads} heads of head_dim {head_dim}: the TPU kernel takes two at once, so that it needs an even number"
+            f"{num_heads} heads of head_dim {head_dim}: the TPU kernel takes two at once, "
+            "so that it needs an even number of them"
         )
     if padding := layout.tokens - tokens:
         mask = jnp.ones(k.shape[:2], bool) if kv_mask is None else kv_mask
@@ -90,8 +93,8 @@ _attend.defvjp(_attend_forward, _attend_backward)
 
 
 def _forward(q, k, v, q_gain, k_gain, cos, sin, bias, layout: Layout, keep: bool) -> list[Array]:
-    """[out] and, to `keep` for the backward pass, log2 of each query's sum of weights, (batch, blocks of lanes, heads of
-    a block, tokens)."""
+    """[out] and, to `keep` for the backward pass, log2 of each query's sum of weights, (batch, blocks of lanes, heads
+    in them, tokens)."""
     batch, tokens, width = q.shape
     specs = Specs(layout, layout.forward.queries, cos.shape[0] > 1)
     norm = jax.ShapeDtypeStruct((batch, width // LANES, layout.heads, tokens), jnp.float32)
