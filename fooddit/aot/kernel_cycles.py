@@ -57,7 +57,13 @@ def main() -> None:
     for kernel in kernels(made.traced.jaxpr.jaxpr):
         equation = kernel.equation
         shapes = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype, sharding=device) for v in equation.invars]
-        jax.jit(lambda *arrays, e=equation: e.primitive.bind(*arrays, **e.params)).lower(*shapes).compile()
+
+        def run(*arrays, equation=equation):
+            return equation.primitive.bind(*arrays, **equation.params)
+
+        # The schedule is named after the function that holds nothing but the kernel.
+        run.__name__ = kernel.name
+        jax.jit(run).lower(*shapes).compile()
         schedules = list(read_schedules(folder, kernel.name).values())
         if len(schedules) != 1:
             raise ScheduleError(f"kernel {kernel.name}: expected one schedule, found {[s.name for s in schedules]}")

@@ -11,7 +11,6 @@ are in the error.
 by itself, so that on several devices each runs it on its part, of the batch and of the heads.
 """
 
-import importlib
 from functools import partial
 
 import jax.numpy as jnp
@@ -102,9 +101,12 @@ def decoupled_cross_attention(
     check_heads(q, num_heads, **gains)
     wide = {"q": q, "text_k": text_k, "text_v": text_v, "image_k": image_k, "image_v": image_v}
     batched, whole = {"text_mask": text_mask, "image_mask": image_mask}, dict(gains)
-    scale = jnp.asarray(image_scale, jnp.float32)
-    (batched if scale.ndim else whole)["image_scale"] = scale
     options = {"num_heads": num_heads, "softmax_scale": softmax_scale}
+    if isinstance(image_scale, (int, float)):
+        options["image_scale"] = image_scale  # A number needs no gradient.
+    else:
+        scale = jnp.asarray(image_scale, jnp.float32)
+        (batched if scale.ndim else whole)["image_scale"] = scale
     return _first_that_works("decoupled_cross_attention", implementation, partition, wide, batched, whole, options)
 
 
@@ -114,13 +116,20 @@ def _first_that_works(name, implementation, partition, wide, batched, whole, opt
 
     def pallas_tpu(where: Target) -> Array:
         # Imported where it is needed: Pallas takes half a second.
-        from fooddit.kernels.tpu_sharding import on_each_device
+        from fooddit.kernels.tpu_sharding import on_each_device, tpu_generation
 
-        file = "tpu_self_attention" if name == "self_attention" else "tpu_cross_attention"
-        module = importlib.import_module(f"fooddit.kernels.{file}")
-        kernel = partial(getattr(module, f"tpu_{name}"), softmax_scale=options["softmax_scale"])
+        rest = {key: value for key, value in options.items() if key != "num_heads"}
+        generation = tpu_generation(where)
+        if name == "self_attention":
+            from fooddit.kernels.tpu_self_attention import tpu_self_attention
+
+            kernel = partial(tpu_self_attention, generation=generation, **rest)
+        else:
+            from fooddit.kernels import tpu_cross_attention
+
+            kernel = partial(getattr(tpu_cross_attention, f"tpu_{name}"), **rest)
         arrays = {"wide": wide, "batched": batched, "whole": whole}
-        return on_each_device(kernel, **arrays, num_heads=options["num_heads"], where=where, partition=partition)
+        return on_each_device(kernel, **arrays, num_heads=options["num_heads"], partition=partition)
 
     candidates = {
         "pallas_tpu": pallas_tpu,

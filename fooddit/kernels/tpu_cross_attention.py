@@ -22,6 +22,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Bool, Float
 
+from fooddit.kernels.dispatch import Unsupported
 from fooddit.kernels.reference import EPSILON, check_heads, resolve_scale
 from fooddit.kernels.tpu_common import LANES, LARGEST_LOGIT, LOG2_E, NEVER, dot, options
 
@@ -117,12 +118,10 @@ def _cross_attention(q, branches, scale, learned, num_heads, q_scale, softmax_sc
     head_dim = check_heads(q, num_heads, q_scale=q_scale)
     if head_dim not in (LANES, LANES // 2) or q.shape[-1] % LANES:
         found = f"{num_heads} heads of head_dim {head_dim}"
-        raise NotImplementedError(f"{found}: the TPU kernel is for head_dim 128, or for head_dim 64 and an even number")
+        raise Unsupported(f"{found}: the TPU kernel is for head_dim 128, or for head_dim 64 and an even number")
     dtypes = {x.dtype.name for x in (q, *(x for k, v, *_ in branches for x in (k, v)))}
     if dtypes not in ({"bfloat16"}, {"float32"}):
-        raise NotImplementedError(
-            f"q, k and v of {sorted(dtypes)}: the TPU kernel is for bfloat16 or float32 throughout"
-        )
+        raise Unsupported(f"q, k and v of {sorted(dtypes)}: the TPU kernel is for bfloat16 or float32 throughout")
     keys = tuple(k.shape[1] + -k.shape[1] % LANES for k, *_ in branches)
     block = _even(q.shape[1], min(BLOCK, BLOCK_LOGITS // sum(keys)))
     layout = Layout(num_heads, head_dim, block, keys, learned, interpret)

@@ -6,17 +6,19 @@ import jax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
+from fooddit.kernels.dispatch import Unsupported
+
 LANES = 128
 HEAD_DIMS = (LANES, LANES // 2)
 # Blocks below this make several times the cycles; more tokens than this are padded so that they have such blocks.
 SMALLEST_BLOCK = 512
 # By generation: the most queries a grid step and keys a product, forward and backward, and what the kernel may take of
-# the vector memory (128 MiB, tpu7x: 64 MiB).
+# the vector memory (128 MiB, tpu7x: 64 MiB); and how many channels a matrix unit sums at once.
 BLOCKS = {
-    "v5e": {"forward": (2048, 1024), "backward": (2048, 1024), "vmem_bytes": 110 << 20},
-    "v5p": {"forward": (2048, 1024), "backward": (2048, 1024), "vmem_bytes": 110 << 20},
-    "v6e": {"forward": (2048, 1024), "backward": (2048, 1024), "vmem_bytes": 110 << 20},
-    "tpu7x": {"forward": (2048, 1024), "backward": (2048, 1024), "vmem_bytes": 60 << 20},
+    "v5e": {"forward": (2048, 1024), "backward": (2048, 1024), "vmem_bytes": 110 << 20, "depth": 128},
+    "v5p": {"forward": (2048, 1024), "backward": (2048, 1024), "vmem_bytes": 110 << 20, "depth": 128},
+    "v6e": {"forward": (2048, 1024), "backward": (2048, 1024), "vmem_bytes": 110 << 20, "depth": 256},
+    "tpu7x": {"forward": (2048, 1024), "backward": (2048, 1024), "vmem_bytes": 60 << 20, "depth": 256},
 }
 
 
@@ -35,6 +37,7 @@ class Layout(NamedTuple):
     forward: Blocks
     backward: Blocks
     vmem_bytes: int
+    depth: int
     interpret: bool | pltpu.InterpretParams = False
 
     @property
@@ -44,9 +47,9 @@ class Layout(NamedTuple):
 
 
 def layout_for(tokens: int, head_dim: int, generation: str) -> Layout:
-    """The blocks for a generation of `BLOCKS`. NotImplementedError for a head_dim that the kernel is not for."""
+    """The blocks for a generation of `BLOCKS`. Unsupported for a head_dim that the kernel is not for."""
     if head_dim not in HEAD_DIMS:
-        raise NotImplementedError(
+        raise Unsupported(
             f"head_dim {head_dim}: the TPU kernel is for {LANES}, a register's lanes, and {LANES // 2}, "
             "two heads in them"
         )
@@ -56,7 +59,7 @@ def layout_for(tokens: int, head_dim: int, generation: str) -> Layout:
     while any(_largest(tokens, limit) < min(tokens, SMALLEST_BLOCK) for pair in limits for limit in pair):
         tokens += LANES
     forward, backward = (Blocks(*(_largest(tokens, limit) for limit in pair)) for pair in limits)
-    return Layout(tokens, head_dim, forward, backward, given["vmem_bytes"])
+    return Layout(tokens, head_dim, forward, backward, given["vmem_bytes"], given["depth"])
 
 
 def _largest(tokens: int, limit: int) -> int:

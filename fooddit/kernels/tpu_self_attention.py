@@ -19,6 +19,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Bool, Float
 
+from fooddit.kernels.dispatch import Unsupported
 from fooddit.kernels.reference import check_heads, resolve_scale
 from fooddit.kernels.rope import axial_angles
 from fooddit.kernels.tpu_heads import LOG2_E, dot, only, prepare
@@ -51,13 +52,13 @@ def tpu_self_attention(
     Positions get no gradient.
 
     generation: a key of `fooddit.kernels.tpu_layout.BLOCKS`. A number of tokens that has no block of 128 lanes or more
-    is padded, which copies the arrays; the padding is masked. NotImplementedError for other heads.
+    is padded, which copies the arrays; the padding is masked. Unsupported for other heads.
     """
     head_dim = check_heads(q, num_heads, q_scale=q_scale, k_scale=k_scale)
     tokens = q.shape[1]
     layout = layout_for(tokens, head_dim, generation)._replace(interpret=interpret)
     if num_heads % layout.heads:
-        raise NotImplementedError(
+        raise Unsupported(
             f"{num_heads} heads of head_dim {head_dim}: the TPU kernel takes two at once, "
             "so that it needs an even number of them"
         )

@@ -16,6 +16,9 @@ from jaxtyping import Array, Float
 from fooddit.kernels.tpu_heads import dot, only, prepare, prepare_back
 from fooddit.kernels.tpu_layout import LANES, Layout, Specs, call_options, for_chunks
 
+# Of bfloat16 that hold a float32.
+PARTS = 3
+
 
 def backward(q, k, v, q_gain, k_gain, cos, sin, bias, out, norm, d_out, layout: Layout) -> list[Array]:
     """Gradients of q, k, v and of the gains, each like its array."""
@@ -67,15 +70,16 @@ def _backward_kernel(
     d_query = []
     for head in range(layout.heads):
         lanes, one = slice(head * head_dim, (head + 1) * head_dim), slice(head, head + 1)
-        known = _less(only(queries, head, head_dim), norm[0, 0, one]), _less(only(d_value, head, head_dim), inner[one])
+        of_keys = _Less(only(queries, head, head_dim), norm[0, 0, one], layout.depth)
+        of_values = _Less(only(d_value, head, head_dim), inner[one], layout.depth)
 
-        def step(i, d_query, lanes=lanes, known=known):
+        def step(i, d_query, lanes=lanes, of_keys=of_keys, of_values=of_values):
             rows = pl.ds(i * chunk, chunk)
-            logits = dot(_with_ones(keys[rows]), known[0], (1, 0))
+            logits = of_keys(keys[rows])
             if masked:
                 logits += bias[0, rows]
             weights = jnp.exp2(logits)
-            d_logits = (weights * dot(_with_ones(v[0, rows]), known[1], (1, 0))).astype(queries.dtype)
+            d_logits = (weights * of_values(v[0, rows])).astype(queries.dtype)
             d_values[lanes, rows] += dot(d_value[lanes], weights.astype(d_value.dtype), (1, 1))
             d_keys[lanes, rows] += dot(queries[lanes], d_logits, (1, 1))
             return d_query + dot(keys_t[lanes, rows], d_logits, (1, 0))
@@ -94,18 +98,30 @@ def _backward_kernel(
         d_k_gain[0, 0] = for_chunks(chunks, finish, jnp.zeros((1, LANES), jnp.float32))
 
 
-def _less(x: Float[Array, "lanes tokens"], row: Float[Array, "1 tokens"]) -> Float[Array, "2*lanes tokens"]:
-    """What makes dot(_with_ones(y), _less(x, row)) equal dot(y, x) - row: the matrix unit of a v6e is 256 deep, so that
-    the lanes added cost nothing. bfloat16 takes three parts, which hold float32's 24 bits."""
-    parts, rest = [], -row
-    for _ in range(3):
-        parts.append(rest.astype(x.dtype).astype(jnp.float32))
-        rest -= parts[-1]
+class _Less:
+    """y -> y x - row, for y (tokens, lanes), x (lanes, queries) and row (1, queries).
+
+    A matrix unit that is 256 deep has room for the row below x, and for ones beside y: the subtraction costs nothing.
+    bfloat16 takes three parts, which hold float32's 24 bits. At a depth of 128 it would double the product.
+    """
+
+    def __init__(self, x: Array, row: Array, depth: int):
+        self.deep, self.x, self.row = depth > LANES, x, row
+        if self.deep:
+            self.x = jnp.concatenate([x, _parts(-row, x.dtype)])
+
+    def __call__(self, y: Array) -> Array:
+        if not self.deep:
+            return dot(y, self.x, (1, 0)) - self.row
+        lane = jax.lax.broadcasted_iota(jnp.int32, y.shape, 1)
+        return dot(jnp.concatenate([y, (lane < PARTS).astype(y.dtype)], axis=1), self.x, (1, 0))
+
+
+def _parts(row: Float[Array, "1 queries"], dtype) -> Float[Array, "lanes queries"]:
+    """Rows of `dtype`, all but the first `PARTS` zero, that add up to `row`."""
     place = jax.lax.broadcasted_iota(jnp.int32, (16, row.shape[1]), 0)
-    top = jnp.where(place == 0, parts[0], jnp.where(place == 1, parts[1], jnp.where(place == 2, parts[2], 0.0)))
-    return jnp.concatenate([x, top.astype(x.dtype), jnp.zeros((LANES - 16, row.shape[1]), x.dtype)])
-
-
-def _with_ones(y: Float[Array, "tokens lanes"]) -> Float[Array, "tokens 2*lanes"]:
-    lane = jax.lax.broadcasted_iota(jnp.int32, y.shape, 1)
-    return jnp.concatenate([y, (lane < 3).astype(y.dtype)], axis=1)
+    parts = jnp.zeros(place.shape, jnp.float32)
+    for number in range(PARTS):
+        part = row.astype(dtype).astype(jnp.float32)
+        parts, row = jnp.where(place == number, part, parts), row - part
+    return jnp.concatenate([parts.astype(dtype), jnp.zeros((LANES - 16, row.shape[1]), dtype)])

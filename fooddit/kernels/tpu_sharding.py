@@ -8,9 +8,8 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array
 
 from fooddit.kernels.dispatch import Target, Unsupported
+from fooddit.kernels.tpu_layout import BLOCKS
 from fooddit.parallel.hardware import accelerator
-
-GENERATIONS = ("v5e", "v5p", "v6e", "tpu7x")
 
 
 def on_each_device(
@@ -20,22 +19,20 @@ def on_each_device(
     batched: dict[str, Array | None],
     whole: dict[str, Array],
     num_heads: int,
-    where: Target,
     partition: PartitionSpec | None,
 ) -> Array:
-    """kernel(**arrays, num_heads=, generation=) -> (batch, tokens, width), under shard_map where the mesh in context
-    has several devices.
+    """kernel(**arrays, num_heads=) -> (batch, tokens, width), under shard_map where the mesh in context has several
+    devices.
 
     wide: (batch, tokens, width) arrays, laid out as `partition` says. batched: arrays whose first dimension is the
     batch, the rest whole; None stays None. whole: the same on all devices.
 
     Raises:
-      Unsupported: no TPU, one that has no block sizes, or a mesh without a `partition`.
+      Unsupported: a mesh of several devices without a `partition`.
     """
-    generation = _generation(where)
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1 or mesh.are_all_axes_manual:
-        return kernel(**wide, **batched, **whole, num_heads=num_heads, generation=generation)
+        return kernel(**wide, **batched, **whole, num_heads=num_heads)
     if partition is None:
         raise Unsupported(f"the mesh in context has {mesh.size} devices: `partition` must say how the arrays lie on it")
     rows, _, lanes = (*partition, None, None, None)[:3]
@@ -45,16 +42,17 @@ def on_each_device(
     specs = (dict.fromkeys(wide, wide_spec), dict.fromkeys(given, batch_spec), dict.fromkeys(whole, PartitionSpec()))
 
     def local(wide, batched, whole):
-        return kernel(**wide, **batched, **whole, num_heads=num_heads // shares, generation=generation)
+        return kernel(**wide, **batched, **whole, num_heads=num_heads // shares)
 
     # Pallas does not say which mesh axes its results vary over, so that shard_map cannot check it.
     return jax.shard_map(local, in_specs=specs, out_specs=wide_spec, check_vma=False)(wide, given, whole)
 
 
-def _generation(where: Target) -> str:
+def tpu_generation(where: Target) -> str:
+    """The name in the table of block sizes. Unsupported for what is no TPU, or has no entry."""
     if where.platform != "tpu":
         raise Unsupported(f"needs a TPU, the computation is for {where.kind}")
     known = accelerator(where.kind)
-    if known is None or known.name not in GENERATIONS:
-        raise Unsupported(f"{where.kind} has no block sizes; known are {', '.join(GENERATIONS)}")
+    if known is None or known.name not in BLOCKS:
+        raise Unsupported(f"{where.kind} has no block sizes; known are {', '.join(BLOCKS)}")
     return known.name

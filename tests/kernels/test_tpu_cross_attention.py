@@ -39,7 +39,7 @@ def values_and_gradients(attention, primals, **options):
     def both(primals):
         call = lambda primals: attention(**primals, num_heads=WIDTH // len(primals["q_scale"]), **options)
         out, pull = jax.vjp(call, primals)
-        return out, pull(jax.random.normal(jax.random.key(3), out.shape, out.dtype))[0]
+        return out, pull(jax.random.normal(jax.random.key(3), out.shape).astype(out.dtype))[0]
 
     return jax.jit(both)(primals)
 

@@ -85,6 +85,13 @@ def test_several_blocks_of_queries_and_of_keys(monkeypatch, gain):
         check(results(interpreted, primals, d_out, positions, None), expected, 2e-6 if gain == 1 else 1e-4)
 
 
+def test_a_shallow_matrix_unit():
+    primals, d_out = arrays(128, 64, batch=1, width=128)
+    expected = results(self_attention, primals, d_out, jnp.ones((128, 2)), None)
+    found = results(functools.partial(interpreted, generation="v5e"), primals, d_out, jnp.ones((128, 2)), None)
+    check(found, expected, 1e-5)
+
+
 def test_a_token_count_without_large_blocks():
     primals, d_out = arrays(1100, 128, batch=1, width=128)
     positions = jax.random.uniform(jax.random.key(1), (1100, 2)) * 20
