@@ -111,10 +111,15 @@ class Program:
         return sum(self._traffic(name, i) * times for name, i, times in self.scheduled())
 
     def collectives(self) -> list[Collective]:
-        """All of a step, fusions looked into."""
-        found = []
+        """All of a step, fusions looked into; one that runs beside several fusions (they, its start and its end share a
+        channel) is one."""
+        found, seen = [], set()
         for name, instruction, times in self.scheduled():
             for kind, payload, attributes in self._collectives_of(name, instruction):
+                if channel := re.search(r"channel_id=(\d+)", attributes):
+                    if (name, channel[1]) in seen:
+                        continue
+                    seen.add((name, channel[1]))
                 found.append(Collective(kind, payload, replica_groups(attributes), times))
         return found
 
@@ -240,10 +245,13 @@ def _read(inside: dict[str, Instruction], index: int, shape: str) -> int:
     if array_bytes(shape, hbm=True) == 0:
         return 0
     name = next(i.name for i in inside.values() if i.opcode == "parameter" and i.operands == (str(index),))
-    users = [i for i in inside.values() if name in i.operands]
-    if users and all(i.opcode in ("dynamic-slice", "slice", "gather") and i.operands[0] == name for i in users):
+    # What goes out as it came in (the state of a collective under way) is not read.
+    users = [i for i in inside.values() if name in i.operands and not (i.root and i.opcode == "tuple")]
+    if not users:
+        return 0
+    if all(i.opcode in ("dynamic-slice", "slice", "gather") and i.operands[0] == name for i in users):
         return sum(array_bytes(re.sub(r"S\(\d+\)", "", i.shape)) for i in users)
-    if users and all(i.opcode == "dynamic-update-slice" and i.operands[0] == name for i in users):
+    if all(i.opcode == "dynamic-update-slice" and i.operands[0] == name for i in users):
         return 0
     return array_bytes(shape, hbm=True)
 
@@ -254,7 +262,7 @@ def _written(inside: dict[str, Instruction], shape: str) -> int:
     results = [inside[name] for name in root.operands] if root.opcode == "tuple" else [root]
     total = 0
     for result, part in zip(results, _parts(shape)):
-        if array_bytes(part, hbm=True):
+        if array_bytes(part, hbm=True) and result.opcode != "parameter":
             while result.opcode == "bitcast" and result.operands[0] in inside:
                 result = inside[result.operands[0]]
             update = result.opcode == "dynamic-update-slice"

@@ -67,7 +67,8 @@ def main() -> None:
         schedules = list(read_schedules(folder, kernel.name).values())
         if len(schedules) != 1:
             raise ScheduleError(f"kernel {kernel.name}: expected one schedule, found {[s.name for s in schedules]}")
-        name = f"{kernel.name} {'x'.join(map(str, equation.invars[0].aval.shape))}"
+        queries = next(v.aval.shape for v in equation.invars if v.aval.ndim == 3)
+        name = f"{kernel.name} {'x'.join(map(str, queries))}"
         found[name] = {
             "calls": kernel.times,
             "cycles": schedules[0].cycles,
