@@ -12,8 +12,8 @@ what it does around their backward passes; the ratios leave both out.
 Cycles follow the branches of the schedule and leave waits for memory out: read them beside the bytes. Next to them,
 lower..upper: where blocks guarded by data (splash_attention's mask) never run, and where every bundle runs in every
 trip. `useful` is the part of the matrix units' cycles that the forward pass's two products, or the backward pass's
-five, must take at the published peak; above 100 % the hardware has to wait where the schedule does not. Spills and
-fills are those in the schedule's text. Bytes are of the arrays that the kernel takes and gives, each counted once.
+five, must take. Spills and fills are those in the schedule's text. Bytes are of the arrays that the kernel takes and
+gives, each counted once.
 """
 
 import argparse
@@ -37,11 +37,10 @@ TOPOLOGIES = {"v6e": "v6e:2x2", "v5e": "v5e:2x2", "v5p": "v5p:2x2x1", "tpu7x": "
 # Where one program runs on two cores they share a kernel's grid, and cycles and slots are of one of them.
 CORES = {"v6e": 1, "v5e": 1, "v5p": 2, "tpu7x": 1}
 # Fewest cycles that a bfloat16 product of 128 x 128 x 128 holds one matrix unit: where the sum is over head_dim, and
-# where it is over tokens. An instruction multiplies 16 rows. A unit of v5e and v5p, 128 x 128, takes 16 cycles for that
-# at the published peaks (197 and 459 TFLOP/s of four units a core at 1.5 and 1.75 GHz); the compiler issues them 12
-# apart where it can, so that a kernel near the peak waits for longer than its schedule says. v6e's, 256 x 256, takes 8
-# cycles, at the peak as in the schedule; a sum over head_dim 128 fills half of it, one over tokens all of it if
-# head_dim is the rows. tpu7x is taken to be like v6e.
+# where it is over tokens. As the schedules of plain products have it, and the published peaks (197, 459 and 918 TFLOP/s
+# of v5e, v5p and v6e): an instruction multiplies 16 rows, in 16 cycles on v5e's and v5p's units of 128 x 128, in 8 on
+# v6e's and tpu7x's of 256 x 256. Of these a sum over head_dim 128 fills half; one over tokens fills all if head_dim is
+# the rows.
 PRODUCT_CYCLES = {"v6e": (32, 16), "v5e": (128, 128), "v5p": (128, 128), "tpu7x": (32, 16)}
 # How many such products of all queries with all keys a task must make.
 PRODUCTS = {"forward": (1, 1), "forward for training": (1, 1), "backward": (2, 3)}

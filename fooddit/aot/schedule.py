@@ -2,7 +2,7 @@
 
 A TensorCore runs one VLIW bundle a cycle, and the order is fixed when a kernel is compiled, so its bundles, each times
 the trips of the loops around it, are its cycles without waiting for memory. Trips and predicated blocks hang on scalar
-registers: the scalar instructions that branches depend on are executed here, from the text of the final schedule. The
+registers: the scalar instructions that branches depend on are executed here, from the text of the schedule. The
 count is deterministic, so two kernels can be compared to the digit without a TPU; but a kernel that waits for HBM is
 slower than its count: read it beside the bytes it moves.
 """
@@ -16,16 +16,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-# Bundles after a branch that are executed whether or not it is taken, on v5e, v5p, v6e and tpu7x alike.
-DELAY_SLOTS = 4
+# Bundles after a branch that are executed whether or not it is taken: four on v5e, v5p and v6e, six on tpu7x.
+DELAY_SLOTS = (4, 6)
 # Taken branches after which a loop is held to be endless; a kernel's grid has thousands of steps.
-MOST_JUMPS = 20_000_000
-_FILE = re.compile(r"\d+-(.+)-\d+-final_bundles\.txt")
+MOST_JUMPS = 1_000_000
+# Not final_bundles: there, bundles without an instruction are folded into a delay of the one before, and their cycles
+# are not to be seen (up to a quarter of a kernel's).
+_FILE = re.compile(r"\d+-(.+)-\d+-packed-bundles-post-ra\.txt")
+_SLOTS_FILE = "-pre-delay_hlo-static-per-bundle-utilization.txt"
 _BUNDLE = re.compile(r"^ *(?:0x)?([0-9a-f]+) +(LH|LB|LE|PB|PF|CT)? *: *>* *\{", re.MULTILINE)
 _COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
 _OPERAND = re.compile(r"inlined_call_operand\.\w* \[shape: (\w+)\[([\d,]*)\], index: \d+, kind: \w+")
-_REGION = re.compile(r"Start(?:/End empty)? region (\d+)")
-_BRANCH = re.compile(r"sbr\.\w+ *(?:\((!?)(%p\w+)\))? *target = \$region(\d+)")
+_END = re.compile(r"/\*[^*]*\bEnd region \d+")
+_BRANCH = re.compile(r"sbr\.\w+ *(?:\((!?)(%p\w+)\))? *target bundleno = (\d+)")
 _ASSIGNMENT = re.compile(r"(%[sp]\d\w*) = ([\w.]+)(.*)", re.DOTALL)
 _STORE = re.compile(r"%\w+ = sst +\[smem:\[(#\w+_spill)\]\](.*)", re.DOTALL)
 _SPILL = re.compile(r" *\[smem:\[(#\w+_spill)\]\]")
@@ -95,14 +98,14 @@ def compiler_environment(dump: Path | None = None) -> dict[str, str]:
 
 
 def find_kernels(folder: Path) -> dict[str, Path]:
-    """The final schedule of each kernel and fusion in a dump, by name ("self_attention.1").
+    """The schedule of each kernel and fusion in a dump, by name ("self_attention.1").
 
     Two of one name are refused: a dump is of one program, or a stale kernel is counted for a new one.
     """
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         match = _FILE.fullmatch(path.name)
-        if match is None or match[1].endswith("schedule-analysis") or match[1].startswith("<"):
+        if match is None or match[1].startswith("<"):
             continue
         name = match[1]
         if name in found:
@@ -117,10 +120,10 @@ def read_schedules(folder: Path, containing: str = "") -> dict[str, Schedule]:
 
 
 def read_schedule(path: Path) -> Schedule:
-    """The schedule in one `*-final_bundles.txt`; the file of slots used lies beside it."""
+    """The schedule in one file that `find_kernels` found; the file of slots used lies beside it."""
     match = _FILE.fullmatch(path.name)
     if match is None:
-        raise ScheduleError(f"{path}: not named like the dump of a final schedule")
+        raise ScheduleError(f"{path}: not named like the dump of a schedule")
     program = _Program(match[1], path, path.read_text(encoding="utf-8", errors="replace"))
     run = _Run(program, skip_unknown=False)
     lower = run if run.exact else _Run(program, skip_unknown=True)
@@ -147,22 +150,22 @@ def read_schedule(path: Path) -> Schedule:
 
 def _read_slots(program: "_Program") -> tuple[list[str], list[int], list[list[int]]]:
     """Names and capacities of the kinds of slots, and a row of uses for each bundle."""
-    prefix = program.path.name.rsplit("-", 2)[0]
-    ending = "-final_hlo-static-per-bundle-utilization.txt"
-    others = [p for p in program.path.parent.iterdir() if p.name.startswith(f"{prefix}-") and p.name.endswith(ending)]
-    others = [p for p in others if p.name[len(prefix) + 1 : -len(ending)].isdigit()]
+    prefix = re.sub(r"-\d+-packed-bundles-post-ra\.txt$", "", program.path.name)
+    others = [
+        p for p in program.path.parent.iterdir() if p.name.startswith(f"{prefix}-") and p.name.endswith(_SLOTS_FILE)
+    ]
+    others = [p for p in others if p.name[len(prefix) + 1 : -len(_SLOTS_FILE)].isdigit()]
     if len(others) != 1:
-        raise program.error(f"{len(others)} files {prefix}-*{ending} beside it, expected one")
+        raise program.error(f"{len(others)} files {prefix}-*{_SLOTS_FILE} beside it, expected one")
     lines = [line.strip() for line in others[0].read_text(encoding="utf-8").splitlines()]
     header = next((i for i, line in enumerate(lines) if line.startswith("MATMUL")), None)
     if header is None:
         raise program.error(f"no line of slots that begins with MATMUL in {others[0]}")
     names = [name.strip().split(":")[-1] for name in lines[header].split(",")]
     rows = [[int(x) for x in line.split()] for line in lines[header + 1 :] if line and line[0].isdigit()]
-    # The compiler writes a row of zeros after the last bundle's.
-    if len(rows) - 1 not in (program.bundles, program.bundles + 1):
-        raise program.error(f"{program.bundles} bundles, but {len(rows) - 1} rows of slots in {others[0]}")
-    return names, rows[0], rows[1 : program.bundles + 1]
+    if len(rows) - 1 != program.bundles:
+        raise program.error(f"{program.bundles} bundles, but slots of {len(rows) - 1} in {others[0]}")
+    return names, rows[0], rows[1:]
 
 
 @dataclass(frozen=True)
@@ -198,7 +201,7 @@ class _Operation:
 
 
 class _Program:
-    """The text of a final schedule: its branches, loops, and the scalar instructions that branches depend on."""
+    """The text of a schedule: its branches, loops, and the scalar instructions that branches depend on."""
 
     def __init__(self, name: str, path: Path, text: str):
         self.name, self.path = name, path
@@ -211,6 +214,7 @@ class _Program:
         self._texts = [text[m.end() : end] for m, end in zip(starts, ends)]
         self.array_bytes = _operand_bytes(text)
         self.branches = self._find_branches()
+        self.delay = self._find_delay()
         self.loops = self._find_loops()
         self.operations = self._find_operations()
 
@@ -218,26 +222,22 @@ class _Program:
         return ScheduleError(f"kernel {self.name}: {what} ({self.path})")
 
     def _find_branches(self) -> dict[int, _Branch]:
-        regions: dict[str, int] = {}
-        for address, text in enumerate(self._texts):
-            if self.marks[address] in ("LB", "PF"):
-                for comment in _COMMENT.findall(text):
-                    for number in _REGION.findall(comment):
-                        regions.setdefault(number, address)
         branches = {}
         for address, text in enumerate(self._texts):
             if match := _BRANCH.search(_COMMENT.sub("", text)):
-                target = regions.get(match[3])
-                if target is None:
-                    # A branch that jumps over a block whose end lost its name: the next fallthrough, or the end.
-                    marks = (i for i in range(address + 1, self.bundles) if self.marks[i] == "PF")
-                    target = next(marks, self.bundles)
-                branches[address] = _Branch(target, match[2], bool(match[1]))
+                branches[address] = _Branch(int(match[3]), match[2], bool(match[1]))
         return branches
+
+    def _find_delay(self) -> int:
+        """Bundles that are executed after a branch. A region ends with the last of them, so all branches have an end
+        at that distance."""
+        ends = {i for i, text in enumerate(self._texts) if _END.search(text)}
+        found = [n for n in DELAY_SLOTS if all(address + n in ends for address in self.branches)]
+        return max(found, default=DELAY_SLOTS[0])
 
     def _find_loops(self) -> list[_Loop]:
         """Loops from the headers that branches go back to, to the last of the bundles after the branch."""
-        spans = [(b.target, min(at + DELAY_SLOTS, self.bundles - 1), at)
+        spans = [(b.target, min(at + self.delay, self.bundles - 1), at)
                  for at, b in self.branches.items() if b.target <= at]  # fmt: skip
         for first, _, at in spans:
             if self.marks[first] != "LB":
@@ -362,7 +362,7 @@ class _Run:
                         if not taken:
                             self.trips[address] = max(self.trips.get(address, 0), trips.pop(address))
                     if taken:
-                        last, target = min(address + DELAY_SLOTS, program.bundles - 1), branch.target
+                        last, target = min(address + program.delay, program.bundles - 1), branch.target
                 index += 1
             self._spans[position, last] += 1
             position = target
@@ -385,7 +385,7 @@ class _Run:
         if back or not self._skip_unknown:
             return False
         for inside, operations in self._program.operations:
-            if address + DELAY_SLOTS < inside < branch.target:
+            if address + self._program.delay < inside < branch.target:
                 for operation in operations:
                     self._write(operation.dest, None)
         return True

@@ -97,19 +97,22 @@ LB: > { %9 = sst [smem:[#allocation7_spill]] %s2_s0 ;; %s2_s0 = sphi %s1_s0, %s5
 def write_dump(folder: Path, text: str, name: str = "attend.1", number: int = 17) -> Path:
     """A dump of one kernel, its slots as its instructions say; returns the file of its schedule."""
     lines, body, rows = text.strip().splitlines(), "", []
+    targets = {n: at for at, line in enumerate(lines) for n in re.findall(r"Start(?:/End empty)? region (\d+)", line)}
     for address, line in enumerate(lines):
         mark, rest = line.split("{", 1)
         loop, label = ">" * mark.count(">"), re.sub("[^A-Z]", "", mark)
-        body += f"{address:#6x} {label:2}: {loop} {{{rest}\n"
+        rest = re.sub(r"\$region(\d+)", lambda m: f"bundleno = {targets[m[1]]}, region = {m[1]}", rest)
+        body += f"{address:#6x} {label:2}: {loop} {{{rest.replace('target =', 'target')}\n"
         spill, fill = rest.count("vst [vmem:[#allocation8_spill"), rest.count("vld [vmem:[#allocation8_spill")
         used = {"MATMUL": rest.count("vmatmul"), "VALU": rest.count("vadd"), "VLOAD:FILL": fill, "VSTORE:SPILL": spill}
         rows.append([used.get(slot, 0) for slot in SLOTS])
-    path = folder / f"{number}-{name}-72-final_bundles.txt"
+    path = folder / f"{number}-{name}-65-packed-bundles-post-ra.txt"
     path.write_text(HEAD + body)
-    table = [", ".join(SLOTS), *(" ".join(map(str, row)) for row in (CAPACITIES, *rows, [0] * len(SLOTS)))]
-    slots = folder / f"{number}-{name}-70-final_hlo-static-per-bundle-utilization.txt"
+    table = [", ".join(SLOTS), *(" ".join(map(str, row)) for row in (CAPACITIES, *rows))]
+    slots = folder / f"{number}-{name}-68-pre-delay_hlo-static-per-bundle-utilization.txt"
     slots.write_text("\n".join(["== CAPACTIY:", *table[:2], "", "== UTILIZATION:", *table[2:]]) + "\n")
-    (folder / f"{number}-{name}-71-schedule-analysis_final_bundles.txt").write_text("Schedule analysis:\n")
+    (folder / f"{number}-{name}-64-schedule-analysis_packed-bundles-post-ra.txt").write_text("Schedule analysis:\n")
+    (folder / f"{number}-{name}-72-final_bundles.txt").write_text("folded\n")
     return path
 
 
@@ -121,6 +124,13 @@ def test_loop(tmp_path):
     assert (schedule.slots["MATMUL"].used, schedule.slots["MATMUL"].capacity) == (8, 2)
     assert schedule.slots["VALU"].used == 4
     assert schedule.share("MATMUL") == 8 / (2 * 42)
+
+
+def test_six_bundles_after_a_branch(tmp_path):
+    """tpu7x's: an end of a region six bundles after each branch tells."""
+    text = STRAIGHT.replace("> {}\n{ %9", "> {}\n> {}\n> {} /* End region 4 */\n{ %9")
+    schedule = read_schedule(write_dump(tmp_path, text))
+    assert schedule.cycles == schedule.cycles_upper == 1 + 4 * 12 + 1
 
 
 def test_nested_loops_multiply(tmp_path):
