@@ -7,6 +7,9 @@ import jax
 
 # A name, "auto", or names of which the first that works is taken.
 Implementation = str | Sequence[str]
+# The name (jax.ad_checkpoint.checkpoint_name) of what a fused kernel gives for its backward pass: a remat policy can
+# keep it.
+KERNEL_RESULT = "attention"
 AUTO = {"tpu": ("pallas_tpu", "xla"), "gpu": ("cudnn", "xla")}
 
 

@@ -18,11 +18,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Bool, Float
 
-from fooddit.kernels.dispatch import Unsupported
+from fooddit.kernels.dispatch import KERNEL_RESULT, Unsupported
 from fooddit.kernels.reference import EPSILON, check_heads, resolve_scale
 from fooddit.kernels.tpu_common import LANES, LARGEST_LOGIT, LOG2_E, NEVER, dot, options
 
@@ -156,7 +157,8 @@ def _attend(scale, gains, bias, q, pairs, layout: Layout):
 
 
 def _attend_forward(scale, gains, bias, q, pairs, layout: Layout):
-    out, norms = _forward(scale, gains, bias, q, pairs, layout, keep=True)
+    kept = _forward(scale, gains, bias, q, pairs, layout, keep=True)
+    out, norms = (checkpoint_name(x, KERNEL_RESULT) for x in kept)
     return out, (scale, gains, bias, q, pairs, norms)
 
 

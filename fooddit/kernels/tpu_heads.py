@@ -50,8 +50,8 @@ def only(x: Float[Array, "lanes tokens"], head: int, head_dim: int) -> Float[Arr
     """x with zeros for all heads but one: a product over all lanes is then over that head's."""
     if head_dim == x.shape[0]:
         return x
-    rows = jax.lax.broadcasted_iota(jnp.int32, x.shape, 0)
-    return jnp.where(rows // head_dim == head, x, jnp.zeros_like(x))
+    rows, first = jax.lax.broadcasted_iota(jnp.int32, x.shape, 0), head * head_dim
+    return jnp.where((rows >= first) & (rows < first + head_dim), x, jnp.zeros_like(x))
 
 
 def dot(a: Array, b: Array, contract: tuple[int, int]) -> Array:

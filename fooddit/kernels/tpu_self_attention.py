@@ -15,11 +15,12 @@ import functools
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Bool, Float
 
-from fooddit.kernels.dispatch import Unsupported
+from fooddit.kernels.dispatch import KERNEL_RESULT, Unsupported
 from fooddit.kernels.reference import check_heads, resolve_scale
 from fooddit.kernels.rope import axial_angles
 from fooddit.kernels.tpu_heads import LOG2_E, dot, only, prepare
@@ -82,7 +83,8 @@ def _attend(q, k, v, q_gain, k_gain, cos, sin, bias, layout: Layout):
 
 
 def _attend_forward(q, k, v, q_gain, k_gain, cos, sin, bias, layout: Layout):
-    out, norm = _forward(q, k, v, q_gain, k_gain, cos, sin, bias, layout, keep=True)
+    kept = _forward(q, k, v, q_gain, k_gain, cos, sin, bias, layout, keep=True)
+    out, norm = (checkpoint_name(x, KERNEL_RESULT) for x in kept)
     return out, (q, k, v, q_gain, k_gain, cos, sin, bias, out, norm)
 
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
+from fooddit.kernels import KERNEL_RESULT
 from fooddit.models.layers import DTYPES, CrossAttention, Linear, RMSNorm, SelfAttention, SwiGLU, rms_normalise
 from fooddit.models.module import stack
 from fooddit.parallel import shard_batch
@@ -22,9 +23,13 @@ SIZES = {
     "xl": (1536, 28, 128),
     "g": (2048, 32, 128),
 }
+# "dots" keeps the fused kernels' results too: they are small, and to make them again is the whole of attention.
 REMAT_POLICIES = {
     "none": None,
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "dots": jax.checkpoint_policies.save_from_both_policies(
+        jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+        jax.checkpoint_policies.save_only_these_names(KERNEL_RESULT),
+    ),
     "full": jax.checkpoint_policies.nothing_saveable,
 }
 ATTENTION = ("auto", "pallas_tpu", "cudnn", "xla")
@@ -36,7 +41,8 @@ class DiTConfig:
     is not 0 overrides it.
 
     Attributes:
-      remat: what the backward pass recomputes of each block: "none", "dots" (all but matrix products) or "full".
+      remat: what the backward pass recomputes of each block: "none", "dots" (all but matrix products
+        and fused attention) or "full".
       scan_unroll: blocks to unroll in the scan over depth; the compile time grows with it, a CPU's step gets shorter.
       dtype: of the activations; parameters stay float32.
       image_tokens, image_width: number and width of an image prompt's tokens, which cross-attention takes beside text
