@@ -29,7 +29,8 @@ parity: $(PARITY)/.installed
 # For TPU pods and GPUs that are not here, with their real compilers: kernels, then every config on every topology.
 # MATRIX=--quick: each config for the topology that it names.
 compile-matrix: $(AOT)/.installed
-	$(AOT)/bin/python -m pytest tests/aot tests/kernels/test_tpu_compiled.py
+	$(AOT)/bin/python -m pytest tests/aot tests/kernels/test_tpu_compiled.py tests/invariants/test_docs.py \
+		-k "aot or tpu_compiled or compile.md"
 	$(AOT)/bin/python benchmarks/compile_matrix.py $(MATRIX)
 
 # The table of docs/tpu-kernels.md.
