@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
 from fooddit.aot.hlo import Program as Hlo
-from fooddit.aot.operations import flops, kernel_flops
+from fooddit.aot.operations import biggest, flops, kernel_flops
 from fooddit.aot.program import Program
 from fooddit.aot.topology import Topology
 
@@ -106,6 +106,7 @@ def out_of_memory(message: str) -> Refusal | None:
     if "RESOURCE_EXHAUSTED" not in message and "Ran out of memory" not in message:
         return None
     used = re.search(r"Used ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?) hbm", message)
+    used = used or re.search(r"\(([\d.]+)([KMGT]?)\) exceeds available HBM \(([\d.]+)([KMGT]?)\)", message)
     bytes_of = lambda number, unit: int(float(number) * 1024 ** " KMGT".index(unit or " "))  # noqa: E731
     sizes = re.findall(r"Size: ([\d.]+\w?)\s.*?Shape: (\S+)", message, re.DOTALL)
     biggest = [f"{size} {shape}" for size, shape in dict.fromkeys(sizes)][:10]
@@ -129,7 +130,7 @@ def does_not_fit(program: Program, message: str, topology: Topology, **known) ->
         headroom_bytes=None if refusal.used is None else capacity - refusal.used,
         model_flops=program.model_flops,
         executed_flops=flops(program.traced.jaxpr.jaxpr),
-        biggest=refusal.biggest,
+        biggest=refusal.biggest or biggest(program.traced.jaxpr.jaxpr),
         **known,
     )
 
@@ -138,8 +139,10 @@ def _traffic(hlo: Hlo, topology: Topology) -> dict[str, Any]:
     sent: dict[str, float] = {}
     share = len(topology.devices) // topology.slices
     for collective in hlo.collectives():
-        crosses = any(device // share != group[0] // share for group in collective.groups for device in group)
-        kind = f"network {collective.kind}" if crosses else collective.kind
+        kind = collective.kind
+        between = kind.startswith("network")
+        if not between and any(device // share != group[0] // share for group in collective.groups for device in group):
+            kind = f"network {kind}"
         sent[kind] = sent.get(kind, 0.0) + collective.sent
     return {"hbm_bytes": hlo.hbm_bytes(), "collective_bytes": sent}
 

@@ -53,7 +53,7 @@ class Collective(NamedTuple):
         count = max(map(len, self.groups))
         if self.kind == "collective-permute":
             return float(self.payload * self.trips)
-        return self.payload * self.trips * (count - 1) / count * (2 if self.kind == "all-reduce" else 1)
+        return self.payload * self.trips * (count - 1) / count * (2 if self.kind.endswith("all-reduce") else 1)
 
 
 class Program:
@@ -120,7 +120,8 @@ class Program:
                     if (name, channel[1]) in seen:
                         continue
                     seen.add((name, channel[1]))
-                found.append(Collective(kind, payload, replica_groups(attributes), times))
+                groups = _slices(attributes) if kind.startswith("network") else replica_groups(attributes)
+                found.append(Collective(kind, payload, groups, times))
         return found
 
     def kernels(self) -> Counter[str]:
@@ -162,6 +163,10 @@ class Program:
                 operands if kind in ("all-reduce", "reduce-scatter", "all-to-all") else result,
                 instruction.attributes,
             )
+        elif transfer := re.search(r'_xla_megascale_transfer_type="(\w+)"', instruction.attributes):
+            if instruction.opcode == "send":
+                sent = array_bytes(self.computations[computation][instruction.operands[0]].shape)
+                yield f"network {transfer[1].lower().replace('_', '-')}", sent, instruction.attributes
         elif instruction.opcode == "fusion" or kind == "async":
             name = _called(instruction, "calls")
             for inner in self.computations[name].values():
@@ -201,6 +206,14 @@ def replica_groups(attributes: str) -> tuple[tuple[int, ...], ...]:
         count = math.prod(int(sizes[axis]) for axis in together)
         return tuple(map(tuple, numbers.transpose(order).reshape(-1, count).tolist()))
     raise HloError(f"a collective whose groups are not understood: {attributes[:200]}")
+
+
+def _slices(attributes: str) -> tuple[tuple[int, ...], ...]:
+    """The slices of a transfer between hosts: "{1,2}x{0:3}" are 1 and 2, with their devices 0 to 3."""
+    target = re.search(r'_xla_megascale_target="\{([\d,]+)\}', attributes)
+    if target is None:
+        raise HloError(f"a transfer between slices whose slices are not understood: {attributes[:200]}")
+    return (tuple(map(int, target[1].split(","))),)
 
 
 def _parse(line: str) -> Instruction | None:

@@ -70,6 +70,18 @@ def kernels(jaxpr: core.Jaxpr) -> list[Kernel]:
     return list(found.values())
 
 
+def biggest(jaxpr: core.Jaxpr, count: int = 5) -> list[str]:
+    """The largest arrays that a program makes, on all devices together, before XLA fuses any away."""
+    sizes = {}
+    for op in operations(jaxpr):
+        for variable in op.equation.outvars:
+            aval = variable.aval
+            if hasattr(aval, "shape") and hasattr(aval.dtype, "itemsize"):
+                sizes[f"{aval.dtype}{list(aval.shape)}"] = math.prod(aval.shape) * aval.dtype.itemsize * op.devices
+    largest = sorted(sizes, key=sizes.get, reverse=True)[:count]
+    return [f"{sizes[name] / 1e9:.2f} GB {name} (all devices)" for name in largest]
+
+
 def _flops(equation: core.JaxprEqn) -> float:
     name, parameters = equation.primitive.name, equation.params
     if name == "dot_general":

@@ -65,6 +65,11 @@ def test_what_the_compiler_says_of_memory_is_read():
     memory = out_of_memory(message)
     assert memory.used == int(37.21 * 2**30) and memory.capacity == int(31.25 * 2**30)
     assert memory.biggest == ["10.00G bf16[28,2048,1536]{2,1,0:T(8,128)}"]
+    newer = (
+        "the total memory required for HLO temporaries (1.65T) exceeds available HBM (15.75G). HLO module: jit_step."
+    )
+    memory = out_of_memory(f"RESOURCE_EXHAUSTED: E1000: CompileTimeHbmOom: Ran out of memory on HBM, {newer}")
+    assert memory.used == int(1.65 * 2**40) and memory.capacity == int(15.75 * 2**30)
     assert out_of_memory("INVALID_ARGUMENT: something else") is None
 
 

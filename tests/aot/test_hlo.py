@@ -55,6 +55,27 @@ def test_a_loop_counts_as_often_as_it_runs_and_a_slice_as_what_it_takes():
     assert gather.groups == (tuple(range(8)), tuple(range(8, 16)))
 
 
+def test_a_collective_that_runs_beside_fusions_is_one():
+    start = "  %g = f32[8,4,256]{2,1,0:T(8,128)S(1)} all-gather(%fusion.1), channel_id=3, replica_groups=[2,8]<=[16]"
+    again = start.replace("%g =", "%h =")
+    plain = "  %g = f32[8,4,256]{2,1,0:T(8,128)S(1)} all-gather(%fusion.1), replica_groups=[2,8]<=[16], dimensions={0}"
+    assert len(Program(LOOP.replace(plain, f"{start}\n{again}")).collectives()) == 1
+    assert (
+        len(Program(LOOP.replace(plain, f"{start}\n{again.replace('channel_id=3', 'channel_id=4')}")).collectives())
+        == 2
+    )
+
+
+def test_what_crosses_slices_goes_through_the_hosts():
+    send = (
+        "  %s = (f32[28,4,256]{2,1,0:T(8,128)}, u32[], token[]) send(%a0, %c), channel_id=8, is_host_transfer=true, "
+        'frontend_attributes={_xla_megascale_target="{1,2}x{0:3}",_xla_megascale_transfer_type="ALL_REDUCE"}'
+    )
+    text = LOOP.replace("  %init =", f"{send}\n  %init =")
+    [crossing] = [c for c in Program(text).collectives() if c.kind.startswith("network")]
+    assert crossing.kind == "network all-reduce" and crossing.sent == 28 * SLICE
+
+
 def test_a_loop_of_unknown_trips_is_refused():
     with pytest.raises(HloError, match="loop w in main: its trips are not a constant"):
         Program(LOOP.replace("s32[]{:T(128)} constant(5)", "s32[]{:T(128)} get-tuple-element(%p), index=0")).hbm_bytes()
