@@ -35,7 +35,7 @@ def test_the_same_config_gives_the_metadata_and_a_new_workdir_none(checkpoints, 
 def test_what_does_not_change_what_is_learned_may_differ(checkpoints):
     check_experiment(checkpoints, experiment(500, evaluate_every=3, checkpoint=CheckpointConfig(every=7, keep=9)))
     shown = {key for key in DenoiseExperiment.__dataclass_fields__ if not _learned(DenoiseExperiment, key)}
-    assert shown == {"profile", "evaluate_every", "checkpoint", "mesh", "sampling", "evaluation"}
+    assert shown == {"profile", "evaluate_every", "checkpoint", "mesh", "topology", "sampling", "evaluation"}
     assert _learned(DiTConfig, "width") and not _learned(DiTConfig, "remat")
 
 
