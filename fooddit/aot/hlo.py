@@ -100,9 +100,10 @@ class Program:
         if known := re.search(r'known_trip_count"?[:=]\s*\{\s*"?n"?[:=]\s*"?(\d+)', loop.attributes):
             return int(known[1])
         condition = self.computations[_called(loop, "condition")]
+        fused = [self.computations[_called(i, "calls")] for i in condition.values() if i.opcode == "fusion"]
+        compares = [i for part in (condition, *fused) for i in part.values() if i.opcode == "compare"]
         constants = [int(c[1]) for i in condition.values() if (c := _constant(i)) is not None]
-        compares = [i for i in condition.values() if "direction=LT" in i.attributes or i.opcode == "fusion"]
-        if len(constants) == 1 and compares:
+        if len(constants) == len(compares) == 1 and "direction=LT" in compares[0].attributes:
             return constants[0]
         raise HloError(f"loop {loop.name} in {computation}: its trips are not a constant of its condition: {constants}")
 
