@@ -9,9 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from fooddit.kernels.reference import EPSILON
-from fooddit.kernels.tpu_layout import LANES
-
-LOG2_E = 1.4426950408889634
+from fooddit.kernels.tpu_common import LANES, LOG2_E
 
 
 def prepare(
@@ -52,10 +50,6 @@ def only(x: Float[Array, "lanes tokens"], head: int, head_dim: int) -> Float[Arr
         return x
     rows, first = jax.lax.broadcasted_iota(jnp.int32, x.shape, 0), head * head_dim
     return jnp.where((rows >= first) & (rows < first + head_dim), x, jnp.zeros_like(x))
-
-
-def dot(a: Array, b: Array, contract: tuple[int, int]) -> Array:
-    return jax.lax.dot_general(a, b, (((contract[0],), (contract[1],)), ((), ())), preferred_element_type=jnp.float32)
 
 
 def _unit(x: Array, gain: Array) -> tuple[Array, Array]:

@@ -7,8 +7,8 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from fooddit.kernels.dispatch import Unsupported
+from fooddit.kernels.tpu_common import LANES
 
-LANES = 128
 HEAD_DIMS = (LANES, LANES // 2)
 # Blocks below this make several times the cycles; more tokens than this are padded so that they have such blocks.
 SMALLEST_BLOCK = 512

@@ -23,13 +23,11 @@ from jaxtyping import Array, Bool, Float
 from fooddit.kernels.dispatch import KERNEL_RESULT, Unsupported
 from fooddit.kernels.reference import check_heads, resolve_scale
 from fooddit.kernels.rope import axial_angles
-from fooddit.kernels.tpu_heads import LOG2_E, dot, only, prepare
-from fooddit.kernels.tpu_layout import LANES, Layout, Specs, call_options, for_chunks, layout_for
+from fooddit.kernels.tpu_common import LANES, LARGEST_LOGIT, LOG2_E, NEVER, dot
+from fooddit.kernels.tpu_heads import only, prepare
+from fooddit.kernels.tpu_layout import Layout, Specs, call_options, for_chunks, layout_for
 from fooddit.kernels.tpu_self_attention_backward import backward
 
-# In powers of two: a sum of a million of exp2(100) is a normal float32, and exp2(-100) a normal bfloat16.
-LARGEST_LOGIT = 100.0
-NEVER = -1e30
 # Of ones, below a head's values: bfloat16 fills registers by 16 rows.
 SUM_ROWS = 16
 

@@ -13,8 +13,9 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Float
 
-from fooddit.kernels.tpu_heads import dot, only, prepare, prepare_back
-from fooddit.kernels.tpu_layout import LANES, Layout, Specs, call_options, for_chunks
+from fooddit.kernels.tpu_common import LANES, dot
+from fooddit.kernels.tpu_heads import only, prepare, prepare_back
+from fooddit.kernels.tpu_layout import Layout, Specs, call_options, for_chunks
 
 # Of bfloat16 that hold a float32.
 PARTS = 3

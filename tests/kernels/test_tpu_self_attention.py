@@ -12,7 +12,7 @@ from jax._src.pallas.mosaic.interpret import interpret_pallas_call
 from jax.experimental.pallas import tpu as pltpu
 
 from fooddit.kernels import self_attention
-from fooddit.kernels.tpu_heads import dot
+from fooddit.kernels.tpu_common import dot
 from fooddit.kernels.tpu_layout import BLOCKS, layout_for
 from fooddit.kernels.tpu_self_attention import tpu_self_attention
 
