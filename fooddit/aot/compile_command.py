@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--attention", choices=("auto", "pallas_tpu", "cudnn", "xla"), help="default: the config's")
     parser.add_argument("--no-kernels", action="store_true", help="leave the kernels' static cycles out (quicker)")
     parser.add_argument("--json", action="store_true", help="figures as one line of JSON")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write the serialized executable there")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write the serialized executable (compiles twice)")
     parser.add_argument(
         "--sweep", action="store_true", help="try batch sizes, remat policies and meshes; print the best"
     )
@@ -43,35 +44,43 @@ def run(args: argparse.Namespace) -> int:
 
 def compile_request(request: dict, *, measure_kernels: bool = True, out: Path | None = None) -> "Figures":
     """The figures of a request: {topology, slices, generate, attention, config_flags}."""
-    from jax.errors import JaxRuntimeError
-
-    from fooddit.aot.figures import does_not_fit, figures
     from fooddit.aot.kernel_cycles import KernelCycles
     from fooddit.aot.operations import kernels
 
     made, topology = program(request)
-    known = {"config": " ".join(request["config_flags"])}
     cycles = None
     if measure_kernels and topology.is_tpu and kernels(made.traced.jaxpr.jaxpr):
         cycles = KernelCycles(request | {"topology": topology.name})
     try:
+        found = _figures(made, topology, cycles, config=" ".join(request["config_flags"]))
+    finally:
+        if cycles is not None:
+            cycles.stop()
+    if out is not None and found.fits:
+        _write(made.compile(), topology, out)
+    return found
+
+
+def _figures(made, topology, cycles, **known) -> "Figures":
+    """Compiles the program; `cycles` are its kernels', measured meanwhile."""
+    from jax.errors import JaxRuntimeError
+
+    from fooddit.aot.figures import does_not_fit, figures
+    from fooddit.aot.hlo import read_dump
+
+    with tempfile.TemporaryDirectory(prefix="fooddit-hlo-") as folder:
+        dump = Path(folder) if topology.is_tpu else None
         began = time.perf_counter()
         try:
-            compiled = made.compile()
+            compiled = made.compile(dump)
         except JaxRuntimeError as error:
             found = does_not_fit(made, str(error), topology, **known)
             if found is None:
                 raise
             return found
         known["compile_seconds"] = round(time.perf_counter() - began, 1)
-        if out is not None:
-            _write(compiled, topology, out)
-        measured = None if cycles is None else cycles.result()
-        cycles = None
-        return figures(made, compiled, topology, measured, **known)
-    finally:
-        if cycles is not None:
-            cycles.stop()
+        hlo = None if dump is None else read_dump(dump)
+    return figures(made, compiled, topology, hlo, None if cycles is None else cycles.result(), **known)
 
 
 def program(request: dict):

@@ -4,8 +4,6 @@ import re
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
-from jax.errors import JaxRuntimeError
-
 from fooddit.aot.hlo import Program as Hlo
 from fooddit.aot.operations import biggest, flops, kernel_flops
 from fooddit.aot.program import Program
@@ -24,7 +22,6 @@ class Figures:
       kernel_cycles: static cycles of all calls of our kernels, a device. kernels: by kernel, calls and cycles of one.
       roofline_seconds: the longest of what compute, HBM and interconnect take, as if they overlapped wholly; `bound` is
         which. mfu_bound: share of the peak that the model's FLOPs would then use.
-      missing: why figures of a TPU program are None.
     """
 
     what: str
@@ -53,15 +50,14 @@ class Figures:
     mfu_bound: float | None = None
     images_per_second_per_chip: float | None = None
     compile_seconds: float | None = None
-    missing: str | None = None
     biggest: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
-def figures(program: Program, compiled, topology: Topology, kernels: dict | None, **known) -> Figures:
-    """Of an executable; `kernels` as `KernelCycles.result` gives them, None where they were not measured."""
+def figures(program: Program, compiled, topology: Topology, hlo: Hlo | None, kernels: dict | None, **known) -> Figures:
+    """Of an executable; `hlo` is its text (TPUs), `kernels` what `KernelCycles.result` gives, None if not measured."""
     chip, jaxpr = topology.accelerator, program.traced.jaxpr.jaxpr
     memory = compiled.memory_analysis()
     code = memory.generated_code_size_in_bytes
@@ -70,16 +66,14 @@ def figures(program: Program, compiled, topology: Topology, kernels: dict | None
     executed, inside = flops(jaxpr), kernel_flops(jaxpr)
     told: dict[str, Any] = {}
     if topology.is_tpu:
-        told, missing = _traffic(compiled, topology)
+        told = {"hbm_bytes": hlo.hbm_bytes(), "collective_bytes": _sent(hlo, topology)}
         seconds = executed / (chip.flops * len(topology.devices))
         if kernels is not None:
             told["kernel_cycles"] = sum(k["calls"] * k["cycles"] for k in kernels.values())
             told["kernels"] = kernels
             outside = (executed - inside) / (chip.flops * len(topology.devices))
             seconds = outside + told["kernel_cycles"] / chip.clock
-        if missing is None:
-            told |= _roofline(program, topology, told | {"compute_seconds": seconds})
-        told["missing"] = missing
+        told |= _roofline(program, topology, told | {"compute_seconds": seconds})
     return Figures(
         what=program.what,
         topology=str(topology),
@@ -141,13 +135,8 @@ def does_not_fit(program: Program, message: str, topology: Topology, **known) ->
     )
 
 
-def _traffic(compiled, topology: Topology) -> tuple[dict[str, Any], str | None]:
-    """Traffic by name, or why there is none."""
-    try:
-        hlo = Hlo(compiled.as_text())
-    except JaxRuntimeError as error:
-        # Seen with libtpu 0.0.52 and plain attention over 1,024 tokens: a program that it cannot print.
-        return {}, f"the compiler cannot write the program that it made: {str(error).splitlines()[0]}"
+def _sent(hlo: Hlo, topology: Topology) -> dict[str, float]:
+    """Bytes that a device sends, by kind of collective; those between slices are named so."""
     sent: dict[str, float] = {}
     share = len(topology.devices) // topology.slices
     for collective in hlo.collectives():
@@ -156,7 +145,7 @@ def _traffic(compiled, topology: Topology) -> tuple[dict[str, Any], str | None]:
         if not between and any(device // share != group[0] // share for group in collective.groups for device in group):
             kind = f"network {kind}"
         sent[kind] = sent.get(kind, 0.0) + collective.sent
-    return {"hbm_bytes": hlo.hbm_bytes(), "collective_bytes": sent}, None
+    return sent
 
 
 def _roofline(program: Program, topology: Topology, told: dict[str, Any]) -> dict[str, Any]:

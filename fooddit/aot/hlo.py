@@ -7,6 +7,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -174,6 +175,18 @@ class Program:
                 for kind, payload, attributes in self._collectives_of(name, inner):
                     # XLA:TPU writes a reduce-scatter as a fusion of all-reduce and dynamic-slice.
                     yield "reduce-scatter" if name.startswith("all-reduce-scatter") else kind, payload, attributes
+
+
+def read_dump(folder: Path) -> Program:
+    """The one program that a compiler dumped into a folder as text (`xla_dump_to`), as it was compiled.
+
+    `as_text()` of an executable tells the same, but libtpu 0.0.52 cannot print every program that it makes (it refuses
+    its own asynchronous gathers).
+    """
+    found = sorted(folder.glob("*.after_optimizations.txt"))
+    if len(found) != 1:
+        raise HloError(f"{folder}: {len(found)} programs were dumped, expected one: {[path.name for path in found]}")
+    return Program(found[0].read_text(encoding="utf-8"))
 
 
 def array_bytes(shape: str, hbm: bool = False) -> int:

@@ -37,9 +37,10 @@ class KernelCycles:
         return json.loads(output.splitlines()[-1])
 
     def stop(self) -> None:
-        """Ends the process; nothing is left behind."""
-        self._process.kill()
-        self._process.communicate()
+        """Ends the process if it still runs; nothing is left behind."""
+        if self._process.returncode is None:
+            self._process.kill()
+            self._process.communicate()
         shutil.rmtree(self._folder, ignore_errors=True)
 
 

@@ -1,6 +1,7 @@
 """The program of a run, traced for a topology with shapes alone: the train step, or the sampler."""
 
 import dataclasses
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -18,7 +19,7 @@ from fooddit.training.optimizer import make_optimizer
 
 
 class Program(NamedTuple):
-    """A traced program: `traced.lower().compile()` under `mesh`.
+    """A traced program: `compile()` makes its executable.
 
     examples: of one run of it. model_flops: analytic, of one run on all devices, nothing recomputed.
     """
@@ -29,10 +30,14 @@ class Program(NamedTuple):
     examples: int
     model_flops: float
 
-    def compile(self):
-        """The executable (jax.stages.Compiled)."""
+    def compile(self, dump: Path | None = None):
+        """The executable (jax.stages.Compiled); the compiler writes what `read_dump` reads into `dump`, a folder.
+
+        An executable so compiled holds the folder's name.
+        """
+        options = {"xla_dump_to": str(dump), "xla_dump_hlo_as_text": True} if dump else None
         with jax.set_mesh(self.mesh):
-            return self.traced.lower().compile()
+            return self.traced.lower().compile(options)
 
 
 def train_step(experiment, topology: Topology) -> Program:

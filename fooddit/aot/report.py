@@ -22,8 +22,6 @@ def report(found: Figures) -> str:
         row("HBM traffic a device", _bytes(found.hbm_bytes))
         for kind, sent in sorted(found.collective_bytes.items()):
             row(f"  sent: {kind}", _bytes(sent))
-    if found.missing:
-        row("no traffic, no roofline", found.missing)
     for name, kernel in (found.kernels or {}).items():
         row("kernel", f"{name}: {kernel['calls']} x {kernel['cycles']:,} cycles")
     if found.roofline_seconds is not None:
