@@ -75,7 +75,7 @@ class Program:
 
     def scheduled(self) -> Iterator[tuple[str, Instruction, int]]:
         """(computation, instruction, times it runs in one run of the program), fusions unopened; of a conditional the
-        most costly branch cannot be known, so that all are given."""
+        branch that moves most, and of equals the last."""
         yield from self._scheduled(self.entry, 1)
 
     def _scheduled(self, computation: str, times: int) -> Iterator[tuple[str, Instruction, int]]:
@@ -89,8 +89,8 @@ class Program:
                     if branches
                     else ", ".join(re.findall(r"(?:true|false)_computation=(%?[\w.\-]+)", instruction.attributes))
                 )
-                for name in names.split(","):
-                    yield from self._scheduled(name.strip().lstrip("%"), times)
+                branches = [name.strip().lstrip("%") for name in reversed(names.split(","))]
+                yield from self._scheduled(max(branches, key=self._moved), times)
             elif instruction.opcode == "call":
                 yield from self._scheduled(_called(instruction, "to_apply"), times)
             else:
@@ -110,7 +110,10 @@ class Program:
 
     def hbm_bytes(self) -> int:
         """Read from and written to HBM in one run; what stays in VMEM (memory space 1) costs nothing."""
-        return sum(self._traffic(name, i) * times for name, i, times in self.scheduled())
+        return self._moved(self.entry)
+
+    def _moved(self, computation: str) -> int:
+        return sum(self._traffic(name, i) * times for name, i, times in self._scheduled(computation, 1))
 
     def collectives(self) -> list[Collective]:
         """All of a step, fusions looked into; one that runs beside several fusions (they, its start and its end share a
@@ -136,7 +139,7 @@ class Program:
 
     def _traffic(self, computation: str, instruction: Instruction) -> int:
         opcode = instruction.opcode
-        if opcode in _FREE or opcode.endswith(("-done", "-update")):
+        if opcode in _FREE or opcode.endswith(("-done", "-update")) or '"AllocateBuffer"' in instruction.attributes:
             return 0
         table = self.computations[computation]
         operands = [table[name].shape for name in instruction.operands if name in table]
@@ -151,8 +154,39 @@ class Program:
             return 2 * array_bytes(operands[1])
         if opcode != "fusion":
             return array_bytes(instruction.shape, hbm=True) + sum(array_bytes(shape, hbm=True) for shape in operands)
-        inside = self.computations[_called(instruction, "calls")]
-        return sum(_read(inside, i, shape) for i, shape in enumerate(operands)) + _written(inside, instruction.shape)
+        fused = _called(instruction, "calls")
+        wholes = [array_bytes(shape, hbm=True) for shape in operands]
+        read = sum(self._read(fused, i, whole) for i, whole in enumerate(wholes) if whole)
+        return read + _written(self.computations[fused], instruction.shape)
+
+    def _read(self, fused: str, index: int, whole: int) -> int:
+        """Bytes that a fusion reads of its operand `index`: of one that it only slices, the slices."""
+        name = next(
+            i.name for i in self.computations[fused].values() if i.opcode == "parameter" and i.operands == (str(index),)
+        )
+        return self._used(fused, name, whole)
+
+    def _used(self, fused: str, name: str, whole: int) -> int:
+        """Bytes of a value that those who take it in a fusion need, `whole` at most; fusions within are looked into."""
+        if self.computations[fused][name].root:
+            return whole
+        total = 0
+        for user in self.computations[fused].values():
+            if name not in user.operands or user.opcode == "parameter":
+                continue
+            if user.opcode == "tuple" and user.root:
+                # What goes out as it came in (the state of a collective under way) is not read.
+                continue
+            if user.opcode in ("dynamic-slice", "slice", "gather") and user.operands[0] == name:
+                total += array_bytes(re.sub(r"S\(\d+\)", "", user.shape))
+            elif user.opcode == "bitcast":
+                total += self._used(fused, user.name, whole)
+            elif user.opcode == "fusion":
+                inner = _called(user, "calls")
+                total += sum(self._read(inner, i, whole) for i, operand in enumerate(user.operands) if operand == name)
+            elif user.opcode != "dynamic-update-slice" or user.operands[0] != name:
+                return whole
+        return min(total, whole)
 
     def _collectives_of(self, computation: str, instruction: Instruction) -> Iterator[tuple[str, int, str]]:
         kind = instruction.opcode.removesuffix("-start")
@@ -265,22 +299,6 @@ def _constant(instruction: Instruction) -> re.Match | None:
     if instruction.opcode != "constant" or not instruction.shape.startswith("s32[]"):
         return None
     return re.fullmatch(r"(\d+)", instruction.operands[0])
-
-
-def _read(inside: dict[str, Instruction], index: int, shape: str) -> int:
-    """Bytes that a fusion reads of its operand `index`: of one that it only slices, the slices."""
-    if array_bytes(shape, hbm=True) == 0:
-        return 0
-    name = next(i.name for i in inside.values() if i.opcode == "parameter" and i.operands == (str(index),))
-    # What goes out as it came in (the state of a collective under way) is not read.
-    users = [i for i in inside.values() if name in i.operands and not (i.root and i.opcode == "tuple")]
-    if not users:
-        return 0
-    if all(i.opcode in ("dynamic-slice", "slice", "gather") and i.operands[0] == name for i in users):
-        return sum(array_bytes(re.sub(r"S\(\d+\)", "", i.shape)) for i in users)
-    if all(i.opcode == "dynamic-update-slice" and i.operands[0] == name for i in users):
-        return 0
-    return array_bytes(shape, hbm=True)
 
 
 def _written(inside: dict[str, Instruction], shape: str) -> int:

@@ -12,6 +12,9 @@ from fooddit.kernels.tpu_common import LANES
 HEAD_DIMS = (LANES, LANES // 2)
 # Blocks below this make several times the cycles; more tokens than this are padded so that they have such blocks.
 SMALLEST_BLOCK = 512
+# Lanes of a grid step: with more, the kernel's text and the time to compile it grow, and it gains nothing.
+GROUPED_TOKENS = 4096
+MOST_GROUPED = 8
 # By generation: the most queries a grid step and keys a product, forward and backward, and what the kernel may take of
 # the vector memory (128 MiB, tpu7x: 64 MiB); and how many channels a matrix unit sums at once.
 BLOCKS = {
@@ -30,7 +33,9 @@ class Blocks(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """tokens: with padding. interpret runs on a CPU: True, or pltpu.InterpretParams for simulated memories."""
+    """tokens: with padding. group: how many times 128 lanes a grid step takes, one after another in the kernel's text,
+    so that the compiler fills the waits of one with others. interpret runs on a CPU: True, or pltpu.InterpretParams
+    for simulated memories."""
 
     tokens: int
     head_dim: int
@@ -38,6 +43,7 @@ class Layout(NamedTuple):
     backward: Blocks
     vmem_bytes: int
     depth: int
+    group: int
     interpret: bool | pltpu.InterpretParams = False
 
     @property
@@ -46,20 +52,26 @@ class Layout(NamedTuple):
         return LANES // self.head_dim
 
 
-def layout_for(tokens: int, head_dim: int, generation: str) -> Layout:
-    """The blocks for a generation of `BLOCKS`. Unsupported for a head_dim that the kernel is not for."""
+def layout_for(tokens: int, width: int, head_dim: int, generation: str) -> Layout:
+    """The blocks for a generation of `BLOCKS`. Unsupported for heads that the kernel is not for."""
     if head_dim not in HEAD_DIMS:
         raise Unsupported(
             f"head_dim {head_dim}: the TPU kernel is for {LANES}, a register's lanes, and {LANES // 2}, "
             "two heads in them"
+        )
+    if width % LANES:
+        raise Unsupported(
+            f"{width // head_dim} heads of head_dim {head_dim}: the TPU kernel takes two at once, "
+            "so that it needs an even number of them"
         )
     given = BLOCKS[generation]
     limits = given["forward"], given["backward"]
     tokens += -tokens % LANES
     while any(_largest(tokens, limit) < min(tokens, SMALLEST_BLOCK) for pair in limits for limit in pair):
         tokens += LANES
+    group = max(n for n in range(1, max(min(GROUPED_TOKENS // tokens, MOST_GROUPED), 1) + 1) if width // LANES % n == 0)
     forward, backward = (Blocks(*(_largest(tokens, limit) for limit in pair)) for pair in limits)
-    return Layout(tokens, head_dim, forward, backward, given["vmem_bytes"], given["depth"])
+    return Layout(tokens, head_dim, forward, backward, given["vmem_bytes"], given["depth"], group)
 
 
 def _largest(tokens: int, limit: int) -> int:
@@ -73,15 +85,16 @@ class Specs:
     def __init__(self, layout: Layout, block: int, positions_differ: bool):
         tokens, half = layout.tokens, layout.head_dim // 2
         row = (lambda b: b) if positions_differ else (lambda b: 0)
-        self.query = pl.BlockSpec((1, block, LANES), lambda b, h, i: (b, i, h))
-        self.key = pl.BlockSpec((1, tokens, LANES), lambda b, h, i: (b, 0, h))
+        group, lanes = layout.group, layout.group * LANES
+        self.query = pl.BlockSpec((1, block, lanes), lambda b, h, i: (b, i, h))
+        self.key = pl.BlockSpec((1, tokens, lanes), lambda b, h, i: (b, 0, h))
         self.gain = pl.BlockSpec((layout.head_dim, 1), lambda b, h, i: (0, 0))
         self.query_table = pl.BlockSpec((1, half, block), lambda b, h, i: (row(b), 0, i))
         self.key_table = pl.BlockSpec((1, half, tokens), lambda b, h, i: (row(b), 0, 0))
-        self.norm = pl.BlockSpec((1, 1, layout.heads, block), lambda b, h, i: (b, h, 0, i))
+        self.norm = pl.BlockSpec((1, group, layout.heads, block), lambda b, h, i: (b, h, 0, i))
         self.bias = pl.BlockSpec((1, tokens, 1), lambda b, h, i: (b, 0, 0))
-        self.query_gain = pl.BlockSpec((1, 1, 1, 1, LANES), lambda b, h, i: (b, h, i, 0, 0))
-        self.key_gain = pl.BlockSpec((1, 1, 1, LANES), lambda b, h, i: (b, h, 0, 0))
+        self.query_gain = pl.BlockSpec((1, group, 1, 1, LANES), lambda b, h, i: (b, h, i, 0, 0))
+        self.key_gain = pl.BlockSpec((1, group, 1, LANES), lambda b, h, i: (b, h, 0, 0))
 
     @property
     def prepared(self) -> list[pl.BlockSpec]:

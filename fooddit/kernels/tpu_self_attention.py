@@ -4,7 +4,7 @@ A head is a block of lanes of (batch, tokens, heads * head_dim) arrays, so nothi
 kernel. All keys and values of 128 lanes stay in VMEM; k is normalised and rotated once a head, q once a block, and
 neither goes back to HBM. Weights have keys as rows: what belongs to a query then lies along lanes, and the product with
 the values, transposed, holds the weights still in the matrix unit and streams 128 rows past them, half the time of
-streaming the weights. A row of ones below the values makes it sum the weights too.
+streaming the weights. A row of ones below the values makes it sum the weights too, where it is not the bottleneck.
 
 QK-norm bounds every logit by head_dim times the largest gains, so within `LARGEST_LOGIT` the softmax needs no running
 maximum (exp2 of a logit can neither overflow nor vanish); larger gains take the maximum first. Flash attention: Dao et
@@ -20,7 +20,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Bool, Float
 
-from fooddit.kernels.dispatch import KERNEL_RESULT, Unsupported
+from fooddit.kernels.dispatch import KERNEL_RESULT
 from fooddit.kernels.reference import check_heads, resolve_scale
 from fooddit.kernels.rope import axial_angles
 from fooddit.kernels.tpu_common import LANES, LARGEST_LOGIT, LOG2_E, NEVER, dot
@@ -55,12 +55,7 @@ def tpu_self_attention(
     """
     head_dim = check_heads(q, num_heads, q_scale=q_scale, k_scale=k_scale)
     tokens = q.shape[1]
-    layout = layout_for(tokens, head_dim, generation)._replace(interpret=interpret)
-    if num_heads % layout.heads:
-        raise Unsupported(
-            f"{num_heads} heads of head_dim {head_dim}: the TPU kernel takes two at once, "
-            "so that it needs an even number of them"
-        )
+    layout = layout_for(tokens, q.shape[2], head_dim, generation)._replace(interpret=interpret)
     if padding := layout.tokens - tokens:
         mask = jnp.ones(k.shape[:2], bool) if kv_mask is None else kv_mask
         kv_mask = jnp.pad(mask, ((0, 0), (0, padding)))
@@ -99,14 +94,15 @@ def _forward(q, k, v, q_gain, k_gain, cos, sin, bias, layout: Layout, keep: bool
     batch, tokens, width = q.shape
     specs = Specs(layout, layout.forward.queries, cos.shape[0] > 1)
     norm = jax.ShapeDtypeStruct((batch, width // LANES, layout.heads, tokens), jnp.float32)
-    values = (layout.heads, layout.head_dim + SUM_ROWS, tokens)
+    group = layout.group
+    values = (group, layout.heads, layout.head_dim + _sum_rows(layout), tokens)
     call = lambda bounded: pl.pallas_call(  # noqa: E731
         functools.partial(_forward_kernel, layout=layout, bounded=bounded, masked=bias is not None),
-        grid=(batch, width // LANES, tokens // layout.forward.queries),
+        grid=(batch, width // (group * LANES), tokens // layout.forward.queries),
         in_specs=specs.prepared + ([] if bias is None else [specs.bias]),
         out_specs=[specs.query] + [specs.norm] * keep,
         out_shape=[jax.ShapeDtypeStruct(q.shape, q.dtype)] + [norm] * keep,
-        scratch_shapes=[pltpu.VMEM((tokens, LANES), k.dtype), pltpu.VMEM(values, v.dtype)],
+        scratch_shapes=[pltpu.VMEM((group, tokens, LANES), k.dtype), pltpu.VMEM(values, v.dtype)],
         name="self_attention" if bounded else "self_attention_large_gains",
         **call_options(layout, width, batch, q.dtype.itemsize, products=2, arrays=4),
     )
@@ -119,45 +115,84 @@ def _forward_kernel(
     q, k, v, q_gain, k_gain, q_cos, q_sin, k_cos, k_sin, *rest, layout: Layout, bounded: bool, masked: bool
 ):
     bias, (out, *norms, keys, values) = (rest[0], rest[1:]) if masked else (None, rest)
-    head_dim, chunk = layout.head_dim, layout.forward.keys
-    chunks = layout.tokens // chunk
+    key_tables = k_gain, k_cos.at[0], k_sin.at[0]
 
     @pl.when(pl.program_id(2) == 0)
     def _():
-        def prepare_keys(i, _):
-            rows = pl.ds(i * chunk, chunk)
-            tables = k_gain[...], k_cos[0, :, rows], k_sin[0, :, rows]
-            keys[rows] = jnp.transpose(prepare(jnp.transpose(k[0, rows]), *tables))
-            values[:, :head_dim, rows] = jnp.transpose(v[0, rows]).reshape(layout.heads, head_dim, chunk)
-            values[:, head_dim:, rows] = jnp.ones((layout.heads, SUM_ROWS, chunk), values.dtype)
+        for group, lanes in _groups(layout):
+            _prepare_keys(k.at[0, :, lanes], v.at[0, :, lanes], *key_tables, keys.at[group], values.at[group], layout)
 
-        for_chunks(chunks, prepare_keys, None)
+    for group, lanes in _groups(layout):
+        queries = prepare(jnp.transpose(q[0, :, lanes]), q_gain[...], q_cos[0], q_sin[0])
+        found = []
+        for head in range(layout.heads):
+            value, norm = _attend_head(
+                only(queries, head, layout.head_dim),
+                keys.at[group],
+                values.at[group, head],
+                bias.at[0] if masked else None,
+                layout,
+                bounded,
+            )
+            found.append(value)
+            if norms:
+                norms[0][0, group, head : head + 1] = norm
+        out[0, :, lanes] = jnp.transpose(jnp.concatenate(found).astype(out.dtype))
 
-    queries = prepare(jnp.transpose(q[0]), q_gain[...], q_cos[0], q_sin[0])
-    found = []
-    for head in range(layout.heads):
-        query = only(queries, head, head_dim)
 
-        def step(i, carry, query=query, head=head):
-            rows = pl.ds(i * chunk, chunk)
-            most, value = carry
-            logits = dot(keys[rows], query, (1, 0))
-            if masked:
-                logits += bias[0, rows]
-            if not bounded:
-                before, most = most, jnp.maximum(most, logits.max(axis=0, keepdims=True))
-                logits -= most
-                value *= jnp.exp2(before - most)
-            return most, value + dot(values[head, :, rows], jnp.exp2(logits).astype(v.dtype), (1, 0))
+def _groups(layout: Layout):
+    return [(group, pl.ds(group * LANES, LANES)) for group in range(layout.group)]
 
-        start = jnp.full((1, query.shape[1]), NEVER), jnp.zeros((values.shape[1], query.shape[1]), jnp.float32)
-        most, value = for_chunks(chunks, step, start)
+
+def _prepare_keys(k, v, gain, cos, sin, keys, values, layout: Layout) -> None:
+    """Writes what the products take: keys normalised and rotated, values as rows of heads, and ones below them."""
+    head_dim, chunk, sum_rows = layout.head_dim, layout.forward.keys, _sum_rows(layout)
+
+    def step(i, _):
+        rows = pl.ds(i * chunk, chunk)
+        keys[rows] = jnp.transpose(prepare(jnp.transpose(k[rows]), gain[...], cos[:, rows], sin[:, rows]))
+        values[:, :head_dim, rows] = jnp.transpose(v[rows]).reshape(layout.heads, head_dim, chunk)
+        if sum_rows:
+            values[:, head_dim:, rows] = jnp.ones((layout.heads, sum_rows, chunk), values.dtype)
+
+    for_chunks(layout.tokens // chunk, step, None)
+
+
+def _attend_head(query, keys, values, bias, layout: Layout, bounded: bool) -> tuple[Array, Array]:
+    """Of a head's queries, (lanes, queries): the result, (head_dim, queries), and log2 of the sums of weights."""
+    head_dim, chunk, sum_rows = layout.head_dim, layout.forward.keys, _sum_rows(layout)
+
+    def step(i, carry):
+        rows = pl.ds(i * chunk, chunk)
+        most, total, value = carry
+        logits = dot(keys[rows], query, (1, 0))
+        if bias is not None:
+            logits += bias[rows]
+        if not bounded:
+            before, most = most, jnp.maximum(most, logits.max(axis=0, keepdims=True))
+            logits -= most
+            total, value = (x * jnp.exp2(before - most) for x in (total, value))
+        weights = jnp.exp2(logits)
+        if not sum_rows:
+            total += weights.sum(axis=0, keepdims=True)
+        return most, total, value + dot(values[:, rows], weights.astype(values.dtype), (1, 0))
+
+    start = (
+        jnp.full((1, query.shape[1]), NEVER),
+        jnp.zeros((1, query.shape[1])),
+        jnp.zeros((values.shape[0], query.shape[1])),
+    )
+    most, total, value = for_chunks(layout.tokens // chunk, step, start)
+    if sum_rows:
         value, total = value[:head_dim], value[head_dim : head_dim + 1]
-        if masked:
-            # A query without any key gets zero, not NaN.
-            some = total > 0 if bounded else most > NEVER / 2
-            value, total, most = (jnp.where(some, x, y) for x, y in ((value, 0.0), (total, 1.0), (most, 0.0)))
-        found.append(value * (1 / total))
-        if norms:
-            norms[0][0, 0, head : head + 1] = jnp.log2(total) if bounded else jnp.log2(total) + most
-    out[0] = jnp.transpose(jnp.concatenate(found).astype(out.dtype))
+    if bias is not None:
+        # A query without any key gets zero, not NaN.
+        some = total > 0 if bounded else most > NEVER / 2
+        value, total, most = (jnp.where(some, x, y) for x, y in ((value, 0.0), (total, 1.0), (most, 0.0)))
+    return value * (1 / total), jnp.log2(total) if bounded else jnp.log2(total) + most
+
+
+def _sum_rows(layout: Layout) -> int:
+    """Rows of ones below the values, by which the product sums the weights. None where the matrix unit is 128 deep, for
+    there all wait for it: the vector units sum."""
+    return SUM_ROWS if layout.depth > LANES else 0

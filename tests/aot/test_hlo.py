@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from fooddit.aot.hlo import HloError, Program, array_bytes, replica_groups
+from fooddit.aot.hlo import HloError, Program, array_bytes, read_dump, replica_groups
 from fooddit.parallel import MeshConfig, make_mesh
 
 LOOP = """\
@@ -79,6 +79,59 @@ def test_what_crosses_slices_goes_through_the_hosts():
 def test_a_loop_of_unknown_trips_is_refused():
     with pytest.raises(HloError, match="loop w in main: its trips are not a constant"):
         Program(LOOP.replace("s32[]{:T(128)} constant(5)", "s32[]{:T(128)} get-tuple-element(%p), index=0")).hbm_bytes()
+
+
+def test_a_slice_taken_by_a_fusion_within_a_fusion_counts_as_a_slice():
+    outer = """\
+%outer (b: f32[28,4,256], j: s32[]) -> f32[4,256] {
+  %b = f32[28,4,256]{2,1,0:T(8,128)} parameter(0)
+  %j = s32[]{:T(128)} parameter(1)
+  %view = f32[28,4,256]{2,1,0:T(8,128)} bitcast(%b)
+  %inner = f32[1,4,256]{2,1,0:T(8,128)} fusion(%view, %j), kind=kLoop, calls=%slices
+  ROOT %n = f32[1,4,256]{2,1,0:T(8,128)} negate(%inner)
+}
+
+%body ("""
+    nested = LOOP.replace("%body (", outer).replace("kind=kLoop, calls=%slices\n  %g", "kind=kLoop, calls=%outer\n  %g")
+    assert nested != LOOP and Program(nested).hbm_bytes() == Program(LOOP).hbm_bytes()
+    # A view of the whole, taken by an operation that is no slice, is read whole.
+    whole = nested.replace("ROOT %n = f32[1,4,256]{2,1,0:T(8,128)} negate(%inner)",
+                           "ROOT %n = f32[1,4,256]{2,1,0:T(8,128)} reduce(%view)")  # fmt: skip
+    assert Program(whole).hbm_bytes() == Program(LOOP).hbm_bytes() + 5 * 27 * SLICE
+
+
+def test_of_a_conditional_the_branch_that_moves_most_is_counted():
+    branches = """\
+%small (c: f32[4,256]) -> f32[4,256] {
+  ROOT %c = f32[4,256]{1,0:T(8,128)} parameter(0)
+}
+
+%large (d: f32[4,256]) -> f32[4,256] {
+  %d = f32[4,256]{1,0:T(8,128)} parameter(0)
+  ROOT %e = f32[4,256]{1,0:T(8,128)} negate(%d)
+}
+
+ENTRY %main (a: f32[4,256], p: pred[]) -> f32[4,256] {
+  %a = f32[4,256]{1,0:T(8,128)} parameter(0)
+  %p = pred[]{:T(512)} parameter(1)
+  %room = f32[28,4,256]{2,1,0:T(8,128)} custom-call(), custom_call_target="AllocateBuffer"
+  ROOT %f = f32[4,256]{1,0:T(8,128)} conditional(%p, %a, %a), BRANCHES
+}
+"""
+    for text in ("branch_computations={%small, %large}", "true_computation=%large, false_computation=%small"):
+        program = Program("HloModule m\n\n" + branches.replace("BRANCHES", text))
+        assert program.hbm_bytes() == 2 * SLICE
+        assert [i.opcode for _, i, _ in program.scheduled()][-1] == "negate"
+
+
+def test_a_dump_of_no_or_two_programs_is_refused(tmp_path):
+    with pytest.raises(HloError, match="0 programs were dumped"):
+        read_dump(tmp_path)
+    (tmp_path / "module_0000.step.after_optimizations.txt").write_text(LOOP)
+    assert read_dump(tmp_path).hbm_bytes() == Program(LOOP).hbm_bytes()
+    (tmp_path / "module_0001.step.after_optimizations.txt").write_text(LOOP)
+    with pytest.raises(HloError, match="2 programs were dumped"):
+        read_dump(tmp_path)
 
 
 @pytest.mark.parametrize(

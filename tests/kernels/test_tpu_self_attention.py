@@ -79,7 +79,7 @@ def test_several_blocks_of_queries_and_of_keys(monkeypatch, gain):
     monkeypatch.setitem(BLOCKS, "v6e", BLOCKS["v6e"] | {"forward": (256, 128), "backward": (128, 256)})
     monkeypatch.setattr("fooddit.kernels.tpu_layout.SMALLEST_BLOCK", 128)
     for head_dim in (64, 128):
-        primals, d_out = arrays(500, head_dim, gain, batch=1, width=128)
+        primals, d_out = arrays(500, head_dim, gain, batch=1, width=4 * head_dim)
         positions = jax.random.uniform(jax.random.key(1), (500, 2)) * 20
         expected = results(self_attention, primals, d_out, positions, None)
         check(results(interpreted, primals, d_out, positions, None), expected, 2e-6 if gain == 1 else 1e-4)
@@ -137,7 +137,7 @@ def test_bfloat16_is_near_the_float32_reference(head_dim, monkeypatch):
 
 
 def test_no_race_in_simulated_memories():
-    primals, d_out = arrays(256, 64, batch=1, width=128)
+    primals, d_out = arrays(256, 64, batch=1, width=256)
     simulated = functools.partial(tpu_self_attention, interpret=pltpu.InterpretParams(detect_races=True))
     expected = results(self_attention, primals, d_out, jnp.zeros((256, 2)), None)
     # The gradients are made before the detector is asked.
@@ -149,11 +149,18 @@ def test_no_race_in_simulated_memories():
 @pytest.mark.parametrize("generation", BLOCKS)
 def test_padding_leaves_large_blocks(generation):
     for tokens in (1, 77, 128, 1000, 1024, 1100, 2300, 4096, 4100, 16384):
-        layout = layout_for(tokens, 128, generation)
+        layout = layout_for(tokens, 128, 128, generation)
         assert tokens <= layout.tokens < max(tokens + 128, 1.2 * tokens)
         for size in (*layout.forward, *layout.backward):
             assert layout.tokens % size == 0
             assert size >= min(layout.tokens, 512)
+
+
+def test_a_grid_step_takes_as_many_heads_as_divide_them():
+    group = lambda tokens, heads: layout_for(tokens, heads * 128, 128, "v6e").group
+    assert [group(256, heads) for heads in (1, 2, 7, 12, 16, 11)] == [1, 2, 7, 6, 8, 1]
+    assert [group(tokens, 12) for tokens in (1024, 1280, 2048, 4096, 16384)] == [4, 3, 2, 1, 1]
+    assert layout_for(1024, 12 * 64, 64, "v6e").group == 3
 
 
 def test_other_heads_are_refused():
