@@ -68,8 +68,8 @@ def main() -> None:
         schedules = list(read_schedules(folder, kernel.name).values())
         if len(schedules) != 1:
             raise ScheduleError(f"kernel {kernel.name}: expected one schedule, found {[s.name for s in schedules]}")
-        queries = next(v.aval.shape for v in equation.invars if v.aval.ndim == 3)
-        name = f"{kernel.name} {'x'.join(map(str, queries))}"
+        # Forward it gives the result, backward the queries' gradient first: (batch, tokens, width).
+        name = f"{kernel.name} {'x'.join(map(str, equation.outvars[0].aval.shape))}"
         found[name] = {
             "calls": kernel.times,
             "cycles": schedules[0].cycles,

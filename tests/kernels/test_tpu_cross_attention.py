@@ -12,8 +12,8 @@ from jax._src.pallas.mosaic.interpret import interpret_pallas_call as interprete
 from jax.experimental.pallas import tpu as pltpu
 
 from fooddit.kernels import cross_attention, decoupled_cross_attention
-from fooddit.kernels import tpu_cross_attention as kernel
 from fooddit.kernels.tpu_cross_attention import tpu_cross_attention, tpu_decoupled_cross_attention
+from fooddit.kernels.tpu_cross_layout import layout_for
 
 ARRAYS = "q", "text_k", "text_v", "image_k", "image_v", "q_scale", "text_k_scale", "image_k_scale", "image_scale"
 WIDTH = 256
@@ -79,9 +79,9 @@ def test_values_and_gradients_equal_the_reference_for_any_shape(tokens, text, im
 
 
 def test_a_step_of_several_pieces_and_a_head_of_several_steps(monkeypatch):
-    monkeypatch.setattr(kernel, "BLOCK", 256)
-    monkeypatch.setattr(kernel, "FORWARD_WEIGHTS", 128 * 384)
-    monkeypatch.setattr(kernel, "BACKWARD_WEIGHTS", 128 * 384)
+    monkeypatch.setattr("fooddit.kernels.tpu_cross_layout.BLOCK", 256)
+    monkeypatch.setattr("fooddit.kernels.tpu_cross_attention.FORWARD_WEIGHTS", 128 * 384)
+    monkeypatch.setattr("fooddit.kernels.tpu_cross_attention_backward.BACKWARD_WEIGHTS", 128 * 384)
     assert_equals_the_reference(arrays(600, 200, 60))
 
 
@@ -135,7 +135,7 @@ def test_bfloat16_is_within_its_rounding_of_the_float32_reference():
 
 
 def test_the_simulator_finds_no_race_and_no_read_of_memory_never_written(monkeypatch):
-    monkeypatch.setattr(kernel, "BLOCK", 128)
+    monkeypatch.setattr("fooddit.kernels.tpu_cross_layout.BLOCK", 128)
     primals = arrays(256, 100, 50, batch=1)
     simulated = functools.partial(decoupled, interpret=pltpu.InterpretParams(detect_races=True))
     call = functools.partial(simulated, num_heads=2)
@@ -145,6 +145,12 @@ def test_the_simulator_finds_no_race_and_no_read_of_memory_never_written(monkeyp
     assert not interpreter.races.races_found
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(jax.block_until_ready(pull(out))))
     assert not interpreter.races.races_found
+
+
+def test_a_grid_step_takes_as_many_heads_as_divide_them_and_its_logits_allow():
+    group = lambda tokens, heads, *keys: layout_for(tokens, heads, 128, keys, learned_scale=True, interpret=False).group
+    assert [group(256, heads, 128) for heads in (1, 2, 7, 12, 16, 11)] == [1, 2, 7, 6, 8, 1]
+    assert [group(tokens, 12, 512, 256) for tokens in (256, 1024, 2048, 4096)] == [6, 2, 1, 1]
 
 
 @pytest.mark.parametrize("head_dim, heads", [(32, 8), (256, 1), (64, 3)])
