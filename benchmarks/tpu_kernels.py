@@ -46,6 +46,8 @@ PRODUCT_CYCLES = {"v6e": (32, 16), "v5e": (128, 128), "v5p": (128, 128), "tpu7x"
 PRODUCTS = {"forward": (1, 1), "forward for training": (1, 1), "backward": (2, 3)}
 # Most that our cycles may be of the best peer's, by tokens; what we aim at.
 BOUNDS, AIM = {1024: 1.1, 4096: 1.0}, 0.8
+# Seconds for one program: some blocks send the compiler on an endless search.
+LONGEST = 900
 MISSING = "libtpu, the TPU compiler, is not installed: pip install libtpu==0.0.52"
 
 
@@ -139,7 +141,10 @@ def compile_apart(job: dict) -> dict:
         root = str(Path(__file__).resolve().parent.parent)
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, (root, environment.get("PYTHONPATH"))))
         command = [sys.executable, __file__, "--worker", json.dumps(job)]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        try:
+            done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=LONGEST)
+        except subprocess.TimeoutExpired:
+            return {"error": f"the compiler had not ended after {LONGEST} s"}
         if done.returncode:
             return {"error": last_error(done.stderr)}
         schedules, unread = {}, []
@@ -234,10 +239,9 @@ def backward_beside(rows: list[Row], jobs: list[dict], outcomes: list[dict]) -> 
 
 def sweep(generation: str, tokens: int) -> dict:
     """Cycles of our kernels at all blocks that divide the tokens and compile."""
-    sizes = [size for size in (256, 512, 1024, 2048, 4096) if tokens % size == 0]
+    sizes = [size for size in BLOCKS if tokens % size == 0]
     job = {"generation": generation, "tokens": tokens, "kernel": "ours"}
-    pairs = product([size for size in sizes if size <= 2048], sizes)
-    jobs = [{**job, "task": task, "blocks": pair} for pair in pairs for task in ("forward", "backward")]
+    jobs = [{**job, "task": task, "blocks": pair} for pair in product(sizes, sizes) for task in ("forward", "backward")]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         outcomes = list(pool.map(compile_apart, jobs))
     rows = [row for task in PRODUCTS for row in our_rows(task, jobs, outcomes)]
