@@ -110,6 +110,8 @@ def test_the_sampler_is_written_with_its_fingerprint(tmp_path):
     assert code == 0 and found["what"] == "sampler"
     made = read_fingerprint(out)
     assert made["topology"] == "v6e:2x2" and {"jax", "libtpu"} <= set(made["compilers"])
+    # The folder of a dump would be one machine's.
+    assert b"fooddit-hlo-" not in out.read_bytes()
 
 
 @needs_libtpu

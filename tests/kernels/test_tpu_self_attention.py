@@ -148,7 +148,7 @@ def test_no_race_in_simulated_memories():
 
 @pytest.mark.parametrize("generation", BLOCKS)
 def test_padding_leaves_large_blocks(generation):
-    for tokens in (1, 77, 128, 1000, 1024, 1100, 2300, 4096, 4100, 16384):
+    for tokens in (1, 77, 128, 1000, 1024, 1100, 2300, 4096, 4100, 8192):
         layout = layout_for(tokens, 128, 128, generation)
         assert tokens <= layout.tokens < max(tokens + 128, 1.2 * tokens)
         for size in (*layout.forward, *layout.backward):
@@ -161,6 +161,12 @@ def test_a_grid_step_takes_as_many_heads_as_divide_them():
     assert [group(256, heads) for heads in (1, 2, 7, 12, 16, 11)] == [1, 2, 7, 6, 8, 1]
     assert [group(tokens, 12) for tokens in (1024, 1280, 2048, 4096, 16384)] == [4, 3, 2, 1, 1]
     assert layout_for(1024, 12 * 64, 64, "v6e").group == 3
+
+
+def test_more_tokens_than_vector_memory_holds_are_refused():
+    assert layout_for(16384, 128, 128, "v6e").tokens == 16384
+    with pytest.raises(NotImplementedError, match="16384 tokens: .* 84 of tpu7x's 60 MiB"):
+        layout_for(16384, 128, 128, "tpu7x")
 
 
 def test_other_heads_are_refused():
