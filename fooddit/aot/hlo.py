@@ -15,6 +15,8 @@ import numpy as np
 COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute", "ragged-all-to-all")
 # They move nothing, or what they move is counted where it is used.
 _FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id", "replica-id"}
+# Of their operands they take all, whatever is asked of their result.
+_NEED_ALL = {"convolution", "dot", "reduce", "reduce-window", "sort", "scatter", "custom-call", "all-reduce", "tuple"}
 _BITS = {"pred": 8, "token": 0, "opaque": 0}
 _ARRAY = re.compile(r"\b([a-z]+\d*(?:e\d+m\d+\w*)?)\[([\d,]*)\](?:\{([^{}]*)\})?")
 _INSTRUCTION = re.compile(r"^\s+(ROOT )?%?([\w.\-]+) = (.*)$")
@@ -63,6 +65,7 @@ class Program:
     def __init__(self, text: str):
         self.computations: dict[str, dict[str, Instruction]] = {}
         self.entry = ""
+        self._shares: dict[tuple[str, str, float], float] = {}
         current: dict[str, Instruction] = {}
         for line in text.splitlines():
             if header := _HEADER.match(line):
@@ -97,16 +100,46 @@ class Program:
                 yield computation, instruction, times
 
     def trips(self, computation: str, loop: Instruction) -> int:
-        """Of a loop that counts from 0 to a constant. HloError for any other."""
+        """Of a loop that counts up to a constant by constant steps. HloError for any other."""
         if known := re.search(r'known_trip_count"?[:=]\s*\{\s*"?n"?[:=]\s*"?(\d+)', loop.attributes):
             return int(known[1])
-        condition = self.computations[_called(loop, "condition")]
-        fused = [self.computations[_called(i, "calls")] for i in condition.values() if i.opcode == "fusion"]
-        compares = [i for part in (condition, *fused) for i in part.values() if i.opcode == "compare"]
-        constants = [int(c[1]) for i in condition.values() if (c := _constant(i)) is not None]
-        if len(constants) == len(compares) == 1 and "direction=LT" in compares[0].attributes:
-            return constants[0]
-        raise HloError(f"loop {loop.name} in {computation}: its trips are not a constant of its condition: {constants}")
+        condition, body = (self.computations[_called(loop, name)] for name in ("condition", "body"))
+        parts = [
+            condition,
+            *(self.computations[_called(i, "calls")] for i in condition.values() if i.opcode == "fusion"),
+        ]
+        compares = [i for part in parts for i in part.values() if i.opcode == "compare"]
+        limits = [number for i in condition.values() if (number := _constant(i)) is not None]
+        counters = [_index(i) for i in condition.values() if i.opcode == "get-tuple-element"]
+        if not (len(compares) == len(limits) == len(counters) == 1 and "direction=LT" in compares[0].attributes):
+            raise HloError(
+                f"loop {loop.name} in {computation}: its condition is not a counter below a constant: {limits}"
+            )
+        start = self._start(computation, loop, counters[0])
+        step = self._step(body, counters[0])
+        if start is None or step is None:
+            raise HloError(f"loop {loop.name} in {computation}: counts from {start} by {step}, expected two constants")
+        return max(math.ceil((limits[0] - start) / step), 0)
+
+    def _start(self, computation: str, loop: Instruction, counter: int) -> int | None:
+        """What a loop's counter is at first."""
+        table = self.computations[computation]
+        state = _source(table, loop.operands[0])
+        return _constant(_source(table, state.operands[counter])) if state.opcode == "tuple" else None
+
+    def _step(self, body: dict[str, Instruction], counter: int) -> int | None:
+        """What a loop's body adds to its counter."""
+        root = next(i for i in body.values() if i.root)
+        if root.opcode != "tuple":
+            return None
+        update = _source(body, root.operands[counter])
+        numbers = [_constant(_source(body, name)) for name in update.operands if name in body]
+        if update.opcode == "fusion":
+            inside = self.computations[_called(update, "calls")]
+            numbers += [_constant(i) for i in inside.values()]
+            update = next(i for i in inside.values() if i.root)
+        found = [number for number in numbers if number is not None]
+        return found[0] if update.opcode == "add" and len(found) == 1 else None
 
     def hbm_bytes(self) -> int:
         """Read from and written to HBM in one run; what stays in VMEM (memory space 1) costs nothing."""
@@ -157,36 +190,57 @@ class Program:
         fused = _called(instruction, "calls")
         wholes = [array_bytes(shape, hbm=True) for shape in operands]
         read = sum(self._read(fused, i, whole) for i, whole in enumerate(wholes) if whole)
-        return read + _written(self.computations[fused], instruction.shape)
+        return read + self._written(fused, instruction.shape)
 
     def _read(self, fused: str, index: int, whole: int) -> int:
-        """Bytes that a fusion reads of its operand `index`: of one that it only slices, the slices."""
-        name = next(
-            i.name for i in self.computations[fused].values() if i.opcode == "parameter" and i.operands == (str(index),)
-        )
-        return self._used(fused, name, whole)
+        """Bytes that a fusion reads of its operand `index`, of `whole`: of one that it only slices, the slices."""
+        return round(whole * self._share(fused, self._parameter(fused, index), 1.0))
 
-    def _used(self, fused: str, name: str, whole: int) -> int:
-        """Bytes of a value that those who take it in a fusion need, `whole` at most; fusions within are looked into."""
-        if self.computations[fused][name].root:
-            return whole
+    def _parameter(self, fused: str, index: int) -> str:
+        inside = self.computations[fused].values()
+        return next(i.name for i in inside if i.opcode == "parameter" and i.operands == (str(index),))
+
+    def _share(self, fused: str, name: str, asked: float) -> float:
+        """The part of a value that a fusion has to make, if `asked` of its result is wanted; fusions within are looked
+        into. Element by element nothing is made that nobody takes."""
+        key = fused, name, asked
+        if key not in self._shares:
+            table = self.computations[fused]
+            users = [user for user in table.values() if name in user.operands and user.opcode != "parameter"]
+            shares = (self._share_of_user(fused, table[name], user, asked) for user in users)
+            self._shares[key] = asked if table[name].root else min(sum(shares), 1.0)
+        return self._shares[key]
+
+    def _share_of_user(self, fused: str, value: Instruction, user: Instruction, asked: float) -> float:
+        first = user.operands[0] == value.name
+        if user.opcode == "tuple" and user.root:
+            # What goes out as it came in (the state of a collective under way) is not read.
+            return 0.0 if value.opcode == "parameter" else asked
+        if user.opcode in ("dynamic-slice", "slice", "gather") and first:
+            return _elements(user.shape) / _elements(value.shape)
+        if user.opcode == "dynamic-update-slice" and first:
+            return 0.0
+        if user.opcode == "fusion":
+            wanted, inner = self._share(fused, user.name, asked), _called(user, "calls")
+            places = [i for i, operand in enumerate(user.operands) if operand == value.name]
+            return sum(self._share(inner, self._parameter(inner, i), wanted) for i in places)
+        if user.opcode not in _NEED_ALL and _elements(user.shape) == _elements(value.shape):
+            return self._share(fused, user.name, asked)
+        return 1.0
+
+    def _written(self, fused: str, shape: str) -> int:
+        """Bytes that a fusion writes: of an array that it updates in place, the update."""
+        inside = self.computations[fused]
+        root = next(i for i in inside.values() if i.root)
+        results = [inside[name] for name in root.operands] if root.opcode == "tuple" else [root]
         total = 0
-        for user in self.computations[fused].values():
-            if name not in user.operands or user.opcode == "parameter":
-                continue
-            if user.opcode == "tuple" and user.root:
-                # What goes out as it came in (the state of a collective under way) is not read.
-                continue
-            if user.opcode in ("dynamic-slice", "slice", "gather") and user.operands[0] == name:
-                total += array_bytes(re.sub(r"S\(\d+\)", "", user.shape))
-            elif user.opcode == "bitcast":
-                total += self._used(fused, user.name, whole)
-            elif user.opcode == "fusion":
-                inner = _called(user, "calls")
-                total += sum(self._read(inner, i, whole) for i, operand in enumerate(user.operands) if operand == name)
-            elif user.opcode != "dynamic-update-slice" or user.operands[0] != name:
-                return whole
-        return min(total, whole)
+        for result, part in zip(results, _parts(shape)):
+            if array_bytes(part, hbm=True) and result.opcode != "parameter":
+                while result.opcode in ("bitcast", "copy") and result.operands[0] in inside:
+                    result = inside[result.operands[0]]
+                update = result.opcode == "dynamic-update-slice"
+                total += array_bytes(inside[result.operands[1]].shape) if update else array_bytes(part)
+        return total
 
     def _collectives_of(self, computation: str, instruction: Instruction) -> Iterator[tuple[str, int, str]]:
         kind = instruction.opcode.removesuffix("-start")
@@ -232,6 +286,10 @@ def array_bytes(shape: str, hbm: bool = False) -> int:
         bits = _BITS.get(dtype) if dtype in _BITS else int(re.search(r"\d+", dtype)[0])
         total += math.prod(int(d) for d in dimensions.split(",") if d) * bits // 8
     return total
+
+
+def _elements(shape: str) -> int:
+    return sum(math.prod(int(d) for d in sizes.split(",") if d) for _, sizes, _ in _ARRAY.findall(shape))
 
 
 def replica_groups(attributes: str) -> tuple[tuple[int, ...], ...]:
@@ -295,21 +353,21 @@ def _called(instruction: Instruction, role: str) -> str:
     return re.search(rf"{role}=%?([\w.\-]+)", instruction.attributes)[1]
 
 
-def _constant(instruction: Instruction) -> re.Match | None:
-    if instruction.opcode != "constant" or not instruction.shape.startswith("s32[]"):
+def _constant(instruction: Instruction) -> int | None:
+    """A constant integer's value."""
+    if instruction.opcode != "constant" or not re.match(r"[su]32\[\]", instruction.shape):
         return None
-    return re.fullmatch(r"(\d+)", instruction.operands[0])
+    return int(instruction.operands[0]) if instruction.operands[0].isdigit() else None
 
 
-def _written(inside: dict[str, Instruction], shape: str) -> int:
-    """Bytes that a fusion writes: of an array that it updates in place, the update."""
-    root = next(i for i in inside.values() if i.root)
-    results = [inside[name] for name in root.operands] if root.opcode == "tuple" else [root]
-    total = 0
-    for result, part in zip(results, _parts(shape)):
-        if array_bytes(part, hbm=True) and result.opcode != "parameter":
-            while result.opcode == "bitcast" and result.operands[0] in inside:
-                result = inside[result.operands[0]]
-            update = result.opcode == "dynamic-update-slice"
-            total += array_bytes(inside[result.operands[1]].shape) if update else array_bytes(part)
-    return total
+def _index(instruction: Instruction) -> int:
+    """Which part of a tuple a get-tuple-element takes."""
+    return int(re.search(r"index=(\d+)", instruction.attributes)[1])
+
+
+def _source(table: dict[str, Instruction], name: str) -> Instruction:
+    """What a value is a copy of."""
+    instruction = table[name]
+    while instruction.opcode in ("copy", "copy-start", "copy-done", "bitcast"):
+        instruction = table[instruction.operands[0]]
+    return instruction

@@ -31,7 +31,9 @@ HloModule m
   %x = f32[28,4,256]{2,1,0:T(8,128)} get-tuple-element(%q), index=1
   %fusion.1 = f32[1,4,256]{2,1,0:T(8,128)} fusion(%x, %i.2), kind=kLoop, calls=%slices
   %g = f32[8,4,256]{2,1,0:T(8,128)S(1)} all-gather(%fusion.1), replica_groups=[2,8]<=[16], dimensions={0}
-  ROOT %t = (s32[]{:T(128)}, f32[28,4,256]{2,1,0:T(8,128)}) tuple(%i.2, %x)
+  %one = s32[]{:T(128)S(6)} constant(1)
+  %next = s32[]{:T(128)S(6)} add(%i.2, %one)
+  ROOT %t = (s32[]{:T(128)}, f32[28,4,256]{2,1,0:T(8,128)}) tuple(%next, %x)
 }
 
 ENTRY %main (a0: f32[28,4,256]) -> f32[28,4,256] {
@@ -47,8 +49,8 @@ SLICE = 4 * 4 * 256
 
 def test_a_loop_counts_as_often_as_it_runs_and_a_slice_as_what_it_takes():
     program = Program(LOOP)
-    # Each trip reads a slice of x (and its number, 4 bytes), writes it, and reads it again; the result is in VMEM.
-    assert program.hbm_bytes() == 5 * (SLICE + 4 + SLICE + SLICE)
+    # Each trip reads a slice of x, writes it, reads it again, and its number (4 bytes) twice; the result is in VMEM.
+    assert program.hbm_bytes() == 5 * (SLICE + 4 + SLICE + SLICE + 4)
     [gather] = program.collectives()
     assert (gather.kind, gather.payload, gather.trips) == ("all-gather", 8 * SLICE, 5)
     assert gather.sent == 5 * 8 * SLICE * 7 / 8
@@ -76,9 +78,25 @@ def test_what_crosses_slices_goes_through_the_hosts():
     assert crossing.kind == "network all-reduce" and crossing.sent == 28 * SLICE
 
 
-def test_a_loop_of_unknown_trips_is_refused():
-    with pytest.raises(HloError, match="loop w in main: its trips are not a constant"):
-        Program(LOOP.replace("s32[]{:T(128)} constant(5)", "s32[]{:T(128)} get-tuple-element(%p), index=0")).hbm_bytes()
+def test_a_loop_may_count_by_twos_from_one():
+    by_twos = LOOP.replace("%one = s32[]{:T(128)S(6)} constant(1)", "%one = s32[]{:T(128)S(6)} constant(2)")
+    assert Program(by_twos).collectives()[0].trips == 3
+    from_one = by_twos.replace("%c = s32[]{:T(128)} constant(0)", "%c = s32[]{:T(128)} constant(1)")
+    assert Program(from_one).collectives()[0].trips == 2
+
+
+@pytest.mark.parametrize(
+    "line, other, message",
+    [
+        ("s32[]{:T(128)} constant(5)", "s32[]{:T(128)} iota()", r"condition is not a counter below a constant: \[\]"),
+        ("add(%i.2, %one)", "multiply(%i.2, %one)", "counts from 0 by None"),
+        ("%c = s32[]{:T(128)} constant(0)", "%c = s32[]{:T(128)} iota()", "counts from None by 1"),
+    ],
+)
+def test_a_loop_of_unknown_trips_is_refused(line, other, message):
+    assert line in LOOP
+    with pytest.raises(HloError, match=f"loop w in main: .*{message}"):
+        Program(LOOP.replace(line, other)).hbm_bytes()
 
 
 def test_a_slice_taken_by_a_fusion_within_a_fusion_counts_as_a_slice():
