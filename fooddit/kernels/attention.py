@@ -18,9 +18,9 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float
 
 from fooddit.kernels import reference
+from fooddit.kernels.arguments import Branch, check_arguments, check_shape
 from fooddit.kernels.cudnn import cudnn_attend
 from fooddit.kernels.dispatch import Implementation, Target, first_that_works
-from fooddit.kernels.reference import check_heads
 
 
 def self_attention(
@@ -47,7 +47,9 @@ def self_attention(
       ValueError: shapes that do not fit, an unknown implementation.
       Unsupported: no implementation that was asked for works.
     """
-    check_heads(q, num_heads, q_scale=q_scale, k_scale=k_scale)
+    check_arguments(q, num_heads, q_scale, {"": Branch(k, v, k_scale, kv_mask)})
+    check_shape("k", k, q.shape)
+    check_shape("positions", positions, (q.shape[1], 2), (*q.shape[:2], 2))
     wide, batched, whole = {"q": q, "k": k, "v": v}, {"kv_mask": kv_mask}, {"q_scale": q_scale, "k_scale": k_scale}
     (batched if positions.ndim == 3 else whole)["positions"] = positions
     options = {"num_heads": num_heads, "softmax_scale": softmax_scale}
@@ -68,7 +70,7 @@ def cross_attention(
     partition: PartitionSpec | None = None,
 ) -> Float[Array, "batch tokens width"]:
     """Multi-head cross-attention with RMS QK-norm and no positions; arguments and errors as in `self_attention`."""
-    check_heads(q, num_heads, q_scale=q_scale, k_scale=k_scale)
+    check_arguments(q, num_heads, q_scale, {"": Branch(k, v, k_scale, kv_mask)})
     wide, batched, whole = {"q": q, "k": k, "v": v}, {"kv_mask": kv_mask}, {"q_scale": q_scale, "k_scale": k_scale}
     options = {"num_heads": num_heads, "softmax_scale": softmax_scale}
     return _first_that_works("cross_attention", implementation, partition, wide, batched, whole, options)
@@ -98,7 +100,8 @@ def decoupled_cross_attention(
     and errors as in `self_attention`. Decoupled cross-attention: Ye et al. 2023 (IP-Adapter), arXiv:2308.06721.
     """
     gains = {"q_scale": q_scale, "text_k_scale": text_k_scale, "image_k_scale": image_k_scale}
-    check_heads(q, num_heads, **gains)
+    text, image = Branch(text_k, text_v, text_k_scale, text_mask), Branch(image_k, image_v, image_k_scale, image_mask)
+    check_arguments(q, num_heads, q_scale, {"text_": text, "image_": image})
     wide = {"q": q, "text_k": text_k, "text_v": text_v, "image_k": image_k, "image_v": image_v}
     batched, whole = {"text_mask": text_mask, "image_mask": image_mask}, dict(gains)
     options = {"num_heads": num_heads, "softmax_scale": softmax_scale}
@@ -106,6 +109,7 @@ def decoupled_cross_attention(
         options["image_scale"] = image_scale  # A number needs no gradient.
     else:
         scale = jnp.asarray(image_scale, jnp.float32)
+        check_shape("image_scale", scale, (), q.shape[:1])
         (batched if scale.ndim else whole)["image_scale"] = scale
     return _first_that_works("decoupled_cross_attention", implementation, partition, wide, batched, whole, options)
 
