@@ -1,7 +1,9 @@
 """A config file and the flags that change it, as every command takes them: --config=FILE[:variant] --config.KEY=V."""
 
+import sys
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from absl import flags
@@ -18,7 +20,9 @@ def read_experiment(arguments: Sequence[str]) -> Any:
     """
     given = [argument for argument in arguments if argument.startswith(("--config=", "-config="))]
     if len(given) != 1:
-        raise ConfigError(f"--config=FILE is given {len(given)} times, expected one: {' '.join(given) or 'none'}")
+        found = f"found it {len(given)} times in: {' '.join(arguments) or 'no flags'}"
+        raise ConfigError(f"expected --config=FILE once, with the equals sign, {found}")
+    _find_neighbours(given[0].partition("=")[2])
     values = flags.FlagValues()
     command = ["fooddit", *arguments]
     holder = config_flags.DEFINE_config_file("config", None, "", flag_values=values, sys_argv=command)
@@ -37,6 +41,13 @@ def read_experiment(arguments: Sequence[str]) -> Any:
         if message is None:
             raise
         raise ConfigError(message) from error
+
+
+def _find_neighbours(file: str) -> None:
+    """Lets a config import those beside it (`from configs.base import base`), wherever the command runs."""
+    root = str(Path(file.partition(":")[0]).resolve().parent.parent)
+    if root not in sys.path:
+        sys.path.insert(0, root)
 
 
 def experiment_of(config: Any) -> Any:

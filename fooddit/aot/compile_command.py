@@ -34,12 +34,23 @@ def run(args: argparse.Namespace) -> int:
     from fooddit.aot.report import report
     from fooddit.aot.sweep import sweep
 
+    _check(args)
     request = {name: getattr(args, name) for name in ("topology", "slices", "generate", "attention", "config_flags")}
     if args.sweep:
         return sweep(request, as_json=args.json)
     found = compile_request(request, measure_kernels=not args.no_kernels, out=args.out)
     print(json.dumps(found.to_dict()) if args.json else report(found))
     return 0 if found.fits else 1
+
+
+def _check(args: argparse.Namespace) -> None:
+    """ConfigError for options that cannot be, before anything is loaded that takes time."""
+    if args.generate is not None and args.generate < 1:
+        raise ConfigError(f"--generate must be at least 1, found {args.generate}")
+    if args.sweep and (args.generate or args.out):
+        raise ConfigError("--sweep is of the train step: without --generate and --out")
+    if args.out is not None and args.out.is_dir():
+        raise ConfigError(f"--out={args.out} is a folder, expected a file")
 
 
 def compile_request(request: dict, *, measure_kernels: bool = True, out: Path | None = None) -> "Figures":
@@ -92,12 +103,16 @@ def program(request: dict):
     topology = named_topology(request, experiment)
 
     from fooddit.aot.program import sampler, train_step, with_attention
+    from fooddit.kernels.dispatch import Unsupported
 
     if request["attention"]:
         experiment = with_attention(experiment, request["attention"])
-    if request["generate"]:
-        return sampler(experiment, topology, request["generate"]), topology
-    return train_step(experiment, topology), topology
+    try:
+        if request["generate"]:
+            return sampler(experiment, topology, request["generate"]), topology
+        return train_step(experiment, topology), topology
+    except Unsupported as reason:
+        raise ConfigError(f"--attention: {reason}") from reason
 
 
 def named_topology(request: dict, experiment):

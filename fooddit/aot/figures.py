@@ -21,7 +21,7 @@ class Figures:
       hbm_bytes: to and from HBM. collective_bytes: sent by a device, by kind; "network": to other slices or nodes.
       kernel_cycles: static cycles of all calls of our kernels, a device. kernels: by kernel, calls and cycles of one.
       roofline_seconds: the longest of what compute, HBM and interconnect take, as if they overlapped wholly; `bound` is
-        which. mfu_bound: share of the peak that the model's FLOPs would then use.
+        which. mfu_bound: share of the peak that the model's FLOPs, at most those executed, would then use.
     """
 
     what: str
@@ -73,7 +73,7 @@ def figures(program: Program, compiled, topology: Topology, hlo: Hlo | None, ker
             told["kernels"] = kernels
             outside = (executed - inside) / (chip.flops * len(topology.devices))
             seconds = outside + told["kernel_cycles"] / chip.clock
-        told |= _roofline(program, topology, told | {"compute_seconds": seconds})
+        told |= _roofline(program, topology, told | {"compute_seconds": seconds, "executed_flops": executed})
     return Figures(
         what=program.what,
         topology=str(topology),
@@ -165,6 +165,7 @@ def _roofline(program: Program, topology: Topology, told: dict[str, Any]) -> dic
         "interconnect_seconds": seconds["interconnect"],
         "roofline_seconds": seconds[bound],
         "bound": bound,
-        "mfu_bound": program.model_flops / (seconds[bound] * peak),
+        # The convention of three times the forward pass counts a gradient of the first layer's input that nobody makes.
+        "mfu_bound": min(program.model_flops, told["executed_flops"]) / (seconds[bound] * peak),
         "images_per_second_per_chip": program.examples / seconds[bound] / topology.chips,
     }

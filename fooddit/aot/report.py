@@ -11,11 +11,18 @@ def report(found: Figures) -> str:
     if found.peak_hbm_bytes is not None:
         row("HBM a device", f"{_bytes(found.peak_hbm_bytes)} of {_bytes(found.capacity_bytes)}")
         row("  headroom", _bytes(found.headroom_bytes))
-    for name, value in (("arguments", found.argument_bytes), ("temporaries", found.temporary_bytes)):
+    for name, value in (
+        ("arguments", found.argument_bytes),
+        ("temporaries", found.temporary_bytes),
+        ("code", found.code_bytes),
+    ):
         if value is not None:
             row(f"  {name}", _bytes(value))
     if found.biggest:
         lines += ["  biggest tensors:", *(f"    {each}" for each in found.biggest)]
+        lines.append(
+            "  try a smaller batch (or train.accumulate), model.remat=full, or a larger mesh.fsdp; --sweep does"
+        )
     if found.model_flops:
         row("model FLOPs", f"{found.model_flops:.3e} (executed {found.executed_flops / found.model_flops:.2f} of it)")
     if found.hbm_bytes is not None:

@@ -12,7 +12,9 @@ from fooddit.aot.gpu_target import h100_target
 from fooddit.aot.schedule import compiler_environment
 from fooddit.parallel.hardware import Accelerator, accelerator
 
-_FORM = re.compile(r"(v4|v5e|v5p|v6e|tpu7x):(\d+(?:x\d+){0,2})|(h100):(\d+)")
+_FORM = re.compile(r"(v5e|v5p|v6e|tpu7x):([1-9]\d*(?:x[1-9]\d*){0,2})|(h100):([1-9]\d*)")
+# Of a slice: chips along each side where it is flat; GPUs of a node.
+_MOST_CHIPS, _MOST_GPUS = 16, 8
 _CORES_A_CHIP = {"tpu7x": 2}
 EXAMPLES = "v5e:16x16, v5p:8x8x8, v6e:16x16, tpu7x:4x4x4, h100:8"
 
@@ -65,12 +67,16 @@ def absent(name: str, slices: int = 1) -> Topology:
 
 
 def _tpus(name: str, slices: int):
-    if importlib.util.find_spec("libtpu") is None:
-        raise TopologyError(f"{name}: the TPU compiler is not installed; pip install 'fooddit[aot]' (it needs no TPU)")
     dimensions = name.partition(":")[2].split("x")
     flat = name.startswith(("v5e", "v6e"))
     if len(dimensions) != (2 if flat else 3):
         raise TopologyError(f"topology {name!r}: expected {'2' if flat else '3'} sizes, as in {EXAMPLES}")
+    if flat and max(map(int, dimensions)) > _MOST_CHIPS:
+        raise TopologyError(
+            f"topology {name}: a slice has at most {_MOST_CHIPS}x{_MOST_CHIPS} chips; for more, --slices"
+        )
+    if importlib.util.find_spec("libtpu") is None:
+        raise TopologyError(f"{name}: the TPU compiler is not installed; pip install 'fooddit[aot]' (it needs no TPU)")
     many = {"num_slices": slices} if slices > 1 else {}
     try:
         return topologies.get_topology_desc(platform="tpu", topology_name=name, **many).devices
@@ -79,9 +85,12 @@ def _tpus(name: str, slices: int):
 
 
 def _gpus(count: int, nodes: int):
+    if count > _MOST_GPUS:
+        raise TopologyError(f"topology h100:{count}: a node has at most {_MOST_GPUS} GPUs; for more, --slices")
     if importlib.util.find_spec("jax_cuda13_plugin") is None:
         raise TopologyError(
-            f"h100:{count}: the GPU compiler is not installed; pip install 'fooddit[cuda]' (it needs no GPU)"
+            f"h100:{count}: the GPU compiler is not installed; pip install --no-deps jax-cuda13-plugin jax-cuda13-pjrt "
+            f"of the version of jax ({jax.__version__}) in an environment of its own (it needs no GPU)"
         )
     shape = f"{nodes}x1x{count}" if nodes > 1 else f"1x1x{count}"
     try:

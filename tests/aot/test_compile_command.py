@@ -37,12 +37,19 @@ def figures(*arguments):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ((), "--config=FILE is given 0 times, expected one"),
+        ((), "expected --config=FILE once, with the equals sign, found it 0 times in: no flags"),
         (("--config=nowhere.py",), "No such file or directory: 'nowhere.py'"),
         (("--config=configs/stage1.py", "--confg.x=1"), "Unknown command line flag 'confg.x'"),
         (("--config=configs/stage1.py", "--topology=v9:2x2"), "topology 'v9:2x2': expected something like v5e:16x16"),
         (("--config=configs/stage1.py", "--topology=v6e:2x2", "--slices=0"), "slices must be at least 1, found 0"),
         (("--config=configs/stage1.py", "--config.topology="), "--topology is missing, and config.topology is empty"),
+        (("--config=configs/stage1.py", "--topology=v6e:0x2"), "topology 'v6e:0x2': expected something like v5e:16x16"),
+        (("--config=configs/stage1.py", "--topology=v6e:32x32"), "v6e:32x32: a slice has at most 16x16 chips"),
+        (("--config=configs/stage1.py", "--topology=h100:9"), "h100:9: a node has at most 8 GPUs; for more, --slices"),
+        (("--config=configs/stage1.py", "--generate=0"), "--generate must be at least 1, found 0"),
+        (("--config=configs/stage1.py", "--sweep", "--generate=8"), "--sweep is of the train step: without --generate"),
+        (("--config=configs/stage1.py", "--sweep", "--out=x"), "--sweep is of the train step: without --generate"),
+        (("--config=configs/stage1.py", "--out=docs"), "--out=docs is a folder, expected a file"),
     ],
 )
 def test_what_cannot_be_asked_is_one_line(arguments, message):
@@ -112,6 +119,19 @@ def test_the_sampler_is_written_with_its_fingerprint(tmp_path):
     assert made["topology"] == "v6e:2x2" and {"jax", "libtpu"} <= set(made["compilers"])
     # The folder of a dump would be one machine's.
     assert b"fooddit-hlo-" not in out.read_bytes()
+
+
+@needs_libtpu
+def test_attention_that_the_hardware_lacks_is_one_line():
+    code, out, err = fooddit("--config=configs/stage1.py:quick", "--topology=v6e:2x2", "--attention=cudnn")
+    assert code == 2 and out == "" and "cudnn: needs an NVIDIA GPU" in err and "Traceback" not in err
+
+
+def test_a_config_is_found_from_any_folder(tmp_path):
+    command = [sys.executable, "-m", "fooddit", "compile", f"--config={ROOT / 'configs/stage1.py'}", "--topology=v9:1"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONSAFEPATH": "1"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 2 and "topology 'v9:1'" in done.stderr
 
 
 @needs_libtpu
