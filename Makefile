@@ -30,7 +30,7 @@ parity: $(PARITY)/.installed
 # MATRIX=--quick: each config for the topology that it names.
 compile-matrix: $(AOT)/.installed
 	$(AOT)/bin/python -m pytest tests/aot tests/kernels/test_tpu_compiled.py tests/invariants/test_docs.py \
-		-k "aot or tpu_compiled or compile.md"
+		-k "aot or tpu_compiled or compile.md" -n 2 --dist worksteal
 	$(AOT)/bin/python benchmarks/compile_matrix.py $(MATRIX)
 
 # The table of docs/tpu-kernels.md.

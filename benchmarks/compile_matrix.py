@@ -8,6 +8,7 @@ import argparse
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -22,6 +23,8 @@ STAGE_2 = {
     "model.image_tokens": 256,
 }
 GPUS = "h100:8"
+# Compilers that run beside one another.
+AT_ONCE = 2
 HEADER = (
     f"{'config':22} {'topology':12} {'HBM, GB':>14} {'traffic':>8} {'bound':>12} {'ms':>8} {'MFU':>6} "
     f"{'img/s/chip':>10} {'s':>6}"
@@ -53,15 +56,20 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
-    failed, results = False, []
+    failed, results, work = False, [], jobs(args.quick)
     if not args.json:
         print(HEADER)
-    for name, topology, arguments in jobs(args.quick):
-        found = compile_one(topology, arguments)
-        failed |= not found["fits"]
-        results.append({"name": name} | found)
-        if not args.json:
-            print(row(name, topology, found), flush=True)
+    # A compiler keeps one core and a half busy.
+    pool = ThreadPoolExecutor(AT_ONCE)
+    try:
+        for (name, topology, _), found in zip(work, pool.map(lambda job: compile_one(*job[1:]), work)):
+            failed |= not found["fits"]
+            results.append({"name": name} | found)
+            if not args.json:
+                print(row(name, topology, found), flush=True)
+    finally:
+        # After a failure nothing more is begun.
+        pool.shutdown(cancel_futures=True)
     if args.json:
         print(json.dumps(results))
     sys.exit(failed)
