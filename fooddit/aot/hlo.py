@@ -177,6 +177,8 @@ class Program:
         table = self.computations[computation]
         operands = [table[name].shape for name in instruction.operands if name in table]
         if opcode in ("copy-start", "slice-start", "async-start") or opcode.endswith("-start"):
+            if opcode == "async-start" and any(self._collectives_of(computation, instruction)):
+                return sum(array_bytes(part, hbm=True) for part in _parts(instruction.shape)[:2])
             # (source, destination, context): what leaves HBM is as much as what arrives.
             moved = min((array_bytes(part) for part in _parts(instruction.shape) if array_bytes(part) > 4), default=0)
             sides = [array_bytes(part, hbm=True) > 4 for part in _parts(instruction.shape)[:2]]
@@ -257,8 +259,9 @@ class Program:
             if instruction.opcode == "send":
                 sent = array_bytes(self.computations[computation][instruction.operands[0]].shape)
                 yield f"network {transfer[1].lower().replace('_', '-')}", sent, instruction.attributes
-        elif instruction.opcode == "fusion" or kind == "async":
-            name = _called(instruction, "calls")
+        elif instruction.opcode == "fusion" or kind == "async" or "called_computations={" in instruction.attributes:
+            # TPU7x hands collectives to its SparseCores: an asynchronous start of a custom call.
+            name = _called(instruction, "called_computations" if kind == "custom-call" else "calls")
             for inner in self.computations[name].values():
                 for kind, payload, attributes in self._collectives_of(name, inner):
                     # XLA:TPU writes a reduce-scatter as a fusion of all-reduce and dynamic-slice.
@@ -350,7 +353,7 @@ def _parts(shape: str) -> Sequence[str]:
 
 
 def _called(instruction: Instruction, role: str) -> str:
-    return re.search(rf"{role}=%?([\w.\-]+)", instruction.attributes)[1]
+    return re.search(rf"{role}=\{{?%?([\w.\-]+)", instruction.attributes)[1]
 
 
 def _constant(instruction: Instruction) -> int | None:

@@ -68,6 +68,32 @@ def test_a_collective_that_runs_beside_fusions_is_one():
     )
 
 
+def test_a_collective_handed_to_a_sparse_core_is_counted():
+    called = """\
+%handed (s: f32[1,4,256]) -> f32[8,4,256] {
+  %s = f32[1,4,256]{2,1,0:T(8,128)} parameter(0)
+  ROOT %g = f32[8,4,256]{2,1,0:T(8,128)} all-gather(%s), channel_id=1, replica_groups=[2,8]<=[16], dimensions={0}
+}
+
+%started (s.1: f32[1,4,256]) -> f32[8,4,256] {
+  %s.1 = f32[1,4,256]{2,1,0:T(8,128)} parameter(0)
+  ROOT %c.1 = f32[8,4,256]{2,1,0:T(8,128)} custom-call(%s.1), called_computations={%handed}
+}
+
+%body ("""
+    plain = "  %g = f32[8,4,256]{2,1,0:T(8,128)S(1)} all-gather(%fusion.1), replica_groups=[2,8]<=[16], dimensions={0}"
+    start = (
+        "  %a = ((f32[1,4,256]{2,1,0:T(8,128)}), f32[8,4,256]{2,1,0:T(8,128)}, u32[]{:S(8)}) async-start(%fusion.1), "
+        'async_execution_thread="sparsecore", calls=%started'
+    )
+    assert plain in LOOP
+    program = Program(LOOP.replace("%body (", called).replace(plain, start))
+    [gather] = program.collectives()
+    assert (gather.kind, gather.payload, gather.trips) == ("all-gather", 8 * SLICE, 5)
+    # What the start reads and writes lies in HBM: nine slices, in place of the one that was read for a result in VMEM.
+    assert program.hbm_bytes() == Program(LOOP).hbm_bytes() + 5 * 8 * SLICE
+
+
 def test_what_crosses_slices_goes_through_the_hosts():
     send = (
         "  %s = (f32[28,4,256]{2,1,0:T(8,128)}, u32[], token[]) send(%a0, %c), channel_id=8, is_host_transfer=true, "
