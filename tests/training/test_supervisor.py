@@ -19,7 +19,8 @@ from fooddit.training.goodput import Ledger
 from fooddit.training.supervisor import Stopped, Supervisor
 
 workdir = Path(sys.argv[1])
-signal.signal(signal.SIGHUP, HANGUP)  # The suite itself may run under nohup.
+signal.signal(signal.SIGHUP, HANGUP)  # The suite itself may run under nohup, or in the background of a shell.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 def long_call(seconds):
     # A sleep with signals masked for this thread: C code that nothing interrupts.
