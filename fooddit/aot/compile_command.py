@@ -112,7 +112,7 @@ def program(request: dict):
             return sampler(experiment, topology, request["generate"]), topology
         return train_step(experiment, topology), topology
     except Unsupported as reason:
-        raise ConfigError(f"--attention: {reason}") from reason
+        raise ConfigError(str(reason)) from reason
 
 
 def named_topology(request: dict, experiment):

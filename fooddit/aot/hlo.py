@@ -238,7 +238,7 @@ class Program:
         total = 0
         for result, part in zip(results, _parts(shape)):
             if array_bytes(part, hbm=True) and result.opcode != "parameter":
-                while result.opcode in ("bitcast", "copy") and result.operands[0] in inside:
+                while result.opcode == "bitcast" and result.operands[0] in inside:
                     result = inside[result.operands[0]]
                 update = result.opcode == "dynamic-update-slice"
                 total += array_bytes(inside[result.operands[1]].shape) if update else array_bytes(part)

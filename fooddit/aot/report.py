@@ -21,7 +21,7 @@ def report(found: Figures) -> str:
     if found.biggest:
         lines += ["  biggest tensors:", *(f"    {each}" for each in found.biggest)]
         lines.append(
-            "  try a smaller batch (or train.accumulate), model.remat=full, or a larger mesh.fsdp; --sweep does"
+            "  try a smaller batch (or train.accumulate), model.remat=full, or a larger mesh.fsdp; --sweep tries them"
         )
     if found.model_flops:
         row("model FLOPs", f"{found.model_flops:.3e} (executed {found.executed_flops / found.model_flops:.2f} of it)")

@@ -12,8 +12,15 @@ LOG2_E = 1.4426950408889634
 LARGEST_LOGIT = 100.0
 # Added to the logit of a masked key.
 NEVER = -1e30
+# Most times 128 lanes that a grid step takes: beyond it the time to compile grows more than the cycles shrink.
+MOST_GROUPED = 8
 # TPU7x has 64 MiB of VMEM a core, the generations before it 128.
 VMEM_BYTES = 56 << 20
+
+
+def largest_divisor(count: int, most: int) -> int:
+    """Of `count`, at most `most`, at least 1."""
+    return max(size for size in range(1, max(most, 1) + 1) if count % size == 0)
 
 
 def dot(a: Array, b: Array, contract: tuple[int, int]) -> Array:

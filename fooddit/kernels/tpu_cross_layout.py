@@ -7,13 +7,13 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array
 
-from fooddit.kernels.tpu_common import LANES
+from fooddit.kernels.tpu_common import LANES, MOST_GROUPED, largest_divisor
 
 # What a grid step is cut into: a step's queries, its logits, and the (keys, queries) weights held at once, which the
 # backward pass has more of. Few large steps are best: each begins and ends with work the matrix unit has no part in.
 BLOCK, BLOCK_LOGITS, FORWARD_WEIGHTS, BACKWARD_WEIGHTS = 4096, 4 << 20, 2 << 20, 1 << 20
 # A grid step takes several times 128 lanes while its logits are no more than these.
-GROUPED_LOGITS, MOST_GROUPED = 2 << 20, 8
+GROUPED_LOGITS = 2 << 20
 
 
 class Layout(NamedTuple):
@@ -63,8 +63,7 @@ class Layout(NamedTuple):
 def layout_for(tokens: int, num_heads: int, head_dim: int, keys: tuple[int, ...], **rest: Any) -> Layout:
     """The blocks for so many queries and keys, the latter multiples of 128; rest: the other fields of `Layout`."""
     block, lanes = even(tokens, min(BLOCK, BLOCK_LOGITS // sum(keys))), num_heads * head_dim // LANES
-    most = max(min(GROUPED_LOGITS // (block * sum(keys)), MOST_GROUPED), 1)
-    group = max(n for n in range(1, most + 1) if lanes % n == 0)
+    group = largest_divisor(lanes, min(GROUPED_LOGITS // (block * sum(keys)), MOST_GROUPED))
     return Layout(num_heads, head_dim, block, keys, group, **rest)
 
 

@@ -7,7 +7,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from fooddit.kernels.dispatch import Unsupported
-from fooddit.kernels.tpu_common import LANES
+from fooddit.kernels.tpu_common import LANES, MOST_GROUPED, largest_divisor
 
 HEAD_DIMS = (LANES, LANES // 2)
 # Blocks below this make several times the cycles; more tokens than this are padded so that they have such blocks.
@@ -15,9 +15,8 @@ SMALLEST_BLOCK = 512
 # Of vector memory, 128 lanes of each token (keys, values, their gradients and the angles twice, and what is gathered)
 # and all else. 85 MB were measured for 16,384 tokens.
 BYTES_A_TOKEN, BYTES_BESIDES = 4608, 12 << 20
-# Lanes of a grid step: with more, the kernel's text and the time to compile it grow, and it gains nothing.
+# A grid step takes several times 128 lanes while their tokens are no more than these.
 GROUPED_TOKENS = 4096
-MOST_GROUPED = 8
 # By generation: the most queries a grid step and keys a product, forward and backward, and what the kernel may take of
 # the vector memory (128 MiB, tpu7x: 64 MiB); and how many channels a matrix unit sums at once.
 BLOCKS = {
@@ -54,6 +53,10 @@ class Layout(NamedTuple):
         """That share a register's lanes."""
         return LANES // self.head_dim
 
+    def groups(self) -> list[tuple[int, pl.Slice]]:
+        """(number, lanes) of each 128 lanes of a grid step."""
+        return [(number, pl.ds(number * LANES, LANES)) for number in range(self.group)]
+
 
 def layout_for(tokens: int, width: int, head_dim: int, generation: str) -> Layout:
     """The blocks for a generation of `BLOCKS`. Unsupported for heads that the kernel is not for."""
@@ -78,7 +81,7 @@ def layout_for(tokens: int, width: int, head_dim: int, generation: str) -> Layou
             f"{tokens} tokens: the TPU kernel keeps a head's keys and values in vector memory, which would take "
             f"{needed >> 20} of {generation}'s {given['vmem_bytes'] >> 20} MiB"
         )
-    group = max(n for n in range(1, max(min(GROUPED_TOKENS // tokens, MOST_GROUPED), 1) + 1) if width // LANES % n == 0)
+    group = largest_divisor(width // LANES, min(GROUPED_TOKENS // tokens, MOST_GROUPED))
     forward, backward = (Blocks(*(_largest(tokens, limit) for limit in pair)) for pair in limits)
     return Layout(tokens, head_dim, forward, backward, given["vmem_bytes"], given["depth"], group)
 

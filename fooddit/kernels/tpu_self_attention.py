@@ -119,10 +119,10 @@ def _forward_kernel(
 
     @pl.when(pl.program_id(2) == 0)
     def _():
-        for group, lanes in _groups(layout):
+        for group, lanes in layout.groups():
             _prepare_keys(k.at[0, :, lanes], v.at[0, :, lanes], *key_tables, keys.at[group], values.at[group], layout)
 
-    for group, lanes in _groups(layout):
+    for group, lanes in layout.groups():
         queries = prepare(jnp.transpose(q[0, :, lanes]), q_gain[...], q_cos[0], q_sin[0])
         found = []
         for head in range(layout.heads):
@@ -138,10 +138,6 @@ def _forward_kernel(
             if norms:
                 norms[0][0, group, head : head + 1] = norm
         out[0, :, lanes] = jnp.transpose(jnp.concatenate(found).astype(out.dtype))
-
-
-def _groups(layout: Layout):
-    return [(group, pl.ds(group * LANES, LANES)) for group in range(layout.group)]
 
 
 def _prepare_keys(k, v, gain, cos, sin, keys, values, layout: Layout) -> None:

@@ -53,10 +53,7 @@ def _backward_kernel(
     q_tables = q_gain[...], q_cos[0], q_sin[0]
     k_tables = k_gain, k_cos.at[0], k_sin.at[0]
     first, last = pl.program_id(2) == 0, pl.program_id(2) == pl.num_programs(2) - 1
-    groups = [
-        (group, pl.ds(group * LANES, LANES), _Gathered(*(x.at[group] for x in scratch)))
-        for group in range(layout.group)
-    ]
+    groups = [(group, lanes, _Gathered(*(x.at[group] for x in scratch))) for group, lanes in layout.groups()]
 
     @pl.when(first)
     def _():
