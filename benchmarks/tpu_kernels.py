@@ -19,7 +19,6 @@ gives, each counted once.
 import argparse
 import importlib.util
 import json
-import math
 import os
 import subprocess
 import sys
@@ -29,11 +28,11 @@ from dataclasses import asdict, dataclass, field
 from itertools import product
 from pathlib import Path
 
+from tpu_kernel_programs import BATCH, HEAD_DIM, HEADS, TOPOLOGIES
+
 from fooddit.aot.schedule import Schedule, ScheduleError, compiler_environment, find_kernels, read_schedule
 
-BATCH, HEADS, HEAD_DIM = 4, 16, 128
 BLOCKS = (512, 1024, 2048)
-TOPOLOGIES = {"v6e": "v6e:2x2", "v5e": "v5e:2x2", "v5p": "v5p:2x2x1", "tpu7x": "tpu7x:2x2x1"}
 # Where one program runs on two cores they share a kernel's grid, and cycles and slots are of one of them.
 CORES = {"v6e": 1, "v5e": 1, "v5p": 2, "tpu7x": 1}
 # Fewest cycles that a bfloat16 product of 128 x 128 x 128 holds one matrix unit: where the sum is over head_dim, and
@@ -48,6 +47,7 @@ PRODUCTS = {"forward": (1, 1), "forward for training": (1, 1), "backward": (2, 3
 BOUNDS, AIM = {1024: 1.1, 4096: 1.0}, 0.8
 # Seconds for one program: some blocks send the compiler on an endless search.
 LONGEST = 900
+PROGRAMS = Path(__file__).with_name("tpu_kernel_programs.py")
 MISSING = "libtpu, the TPU compiler, is not installed: pip install libtpu==0.0.52"
 
 
@@ -77,14 +77,10 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="peers with square blocks only")
     parser.add_argument("--sweep", action="store_true", help="only ours, at all block sizes: which is best")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
-    parser.add_argument("--worker", type=json.loads, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if importlib.util.find_spec("libtpu") is None:
         print(MISSING, file=sys.stderr)
         sys.exit(2)
-    if arguments.worker:
-        compile_here(**arguments.worker)
-        return
     results = []
     for generation, tokens in product(arguments.generation, arguments.tokens):
         result = sweep(generation, tokens) if arguments.sweep else compare(generation, tokens, arguments.quick)
@@ -140,7 +136,7 @@ def compile_apart(job: dict) -> dict:
         environment = os.environ | compiler_environment(Path(folder))
         root = str(Path(__file__).resolve().parent.parent)
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, (root, environment.get("PYTHONPATH"))))
-        command = [sys.executable, __file__, "--worker", json.dumps(job)]
+        command = [sys.executable, str(PROGRAMS), json.dumps(job)]
         try:
             done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=LONGEST)
         except subprocess.TimeoutExpired:
@@ -302,118 +298,6 @@ def print_best(results: list[dict]) -> None:
         line = f"    {result['generation']!r}: {best},  # at {result['tokens']} tokens".replace("'", '"')
         print(line)
     print("}")
-
-
-def compile_here(kernel: str, task: str, generation: str, tokens: int, blocks: list[int] | None = None) -> None:
-    """The worker's side: compiles one program for the generation and prints what XLA says of its bytes."""
-    import jax
-    from jax.experimental import topologies
-
-    make = {"ours": our_function, "flash": flash_function, "splash": splash_function, "around": around_function}
-    function, *arrays = make[kernel](tokens, blocks, generation)
-    topology = topologies.get_topology_desc(platform="tpu", topology_name=TOPOLOGIES[generation])
-    sharding = jax.sharding.SingleDeviceSharding(topology.devices[0])
-    shape = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
-    arrays = jax.tree.map(shape, arrays)
-    program = {"forward": function, "backward": gradients(function), "both": both(function)}[task]
-    if task != "forward":
-        arrays.append(jax.tree.map(shape, jax.eval_shape(function, *arrays)))
-    compiled = jax.jit(program).lower(*arrays).compile()
-    print(json.dumps({"bytes": (compiled.cost_analysis() or {}).get("bytes accessed", math.nan)}))
-
-
-def gradients(function):
-    """(*arguments, gradient of the output) -> gradients of the arguments."""
-    import jax
-
-    return lambda *arguments: jax.vjp(function, *arguments[:-1])[1](arguments[-1])
-
-
-def both(function):
-    """The function as it is for inference, and its gradients, in one program."""
-    return lambda *arguments: (function(*arguments[:-1]), gradients(function)(*arguments))
-
-
-def our_function(tokens: int, blocks: list[int] | None, generation: str):
-    import jax
-    import jax.numpy as jnp
-
-    from fooddit.kernels.tpu_layout import BLOCKS as OUR_BLOCKS
-    from fooddit.kernels.tpu_self_attention import tpu_self_attention
-
-    if blocks is not None:
-        OUR_BLOCKS[generation] |= {"forward": tuple(blocks), "backward": tuple(blocks)}
-    options = {"num_heads": HEADS, "positions": positions(tokens), "generation": generation}
-    gain = jax.ShapeDtypeStruct((HEAD_DIM,), jnp.float32)
-    array = jax.ShapeDtypeStruct((BATCH, tokens, HEADS * HEAD_DIM), jnp.bfloat16)
-    attend = lambda q, k, v, q_gain, k_gain: tpu_self_attention(q, k, v, q_scale=q_gain, k_scale=k_gain, **options)
-    return attend, array, array, array, gain, gain
-
-
-def positions(tokens: int):
-    """(row, column) of each token of a picture as near to a square as its number allows."""
-    import numpy as np
-
-    height = next(side for side in range(math.isqrt(tokens), 0, -1) if tokens % side == 0)
-    return np.stack(np.divmod(np.arange(tokens), tokens // height), axis=-1).astype(np.float32)
-
-
-def peer_array(tokens: int):
-    import jax
-    import jax.numpy as jnp
-
-    return jax.ShapeDtypeStruct((BATCH, HEADS, tokens, HEAD_DIM), jnp.bfloat16)
-
-
-def flash_function(tokens: int, blocks: list[int], generation: str):
-    from jax.experimental.pallas.ops.tpu import flash_attention as flash
-
-    q, kv = blocks
-    sizes = flash.BlockSizes(
-        block_b=1, block_q=q, block_k_major=kv, block_k=kv, block_q_major_dkv=q, block_k_major_dkv=kv, block_k_dkv=kv,
-        block_q_dkv=q, block_k_major_dq=kv, block_k_dq=kv, block_q_dq=q,
-    )  # fmt: skip
-    return lambda q, k, v: flash.flash_attention(q, k, v, block_sizes=sizes), *[peer_array(tokens)] * 3
-
-
-def splash_function(tokens: int, blocks: list[int], generation: str):
-    import jax
-    from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash
-    from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
-
-    q, kv = blocks
-    sizes = splash.BlockSizes(
-        block_q=q, block_kv=kv, block_kv_compute=kv, block_q_dkv=q, block_kv_dkv=kv, block_kv_dkv_compute=kv,
-        use_fused_bwd_kernel=True,
-    )  # fmt: skip
-    mask = masks.MultiHeadMask([masks.FullMask((tokens, tokens))] * HEADS)
-    attend = splash.make_splash_mha(mask, head_shards=1, q_seq_shards=1, block_sizes=sizes)
-    return lambda q, k, v: jax.vmap(attend)(q, k, v), *[peer_array(tokens)] * 3
-
-
-def around_function(tokens: int, blocks: None, generation: str):
-    """QK-norm and RoPE as our reference has them, and the transposes to and from the peers' layout."""
-    import jax
-    import jax.numpy as jnp
-
-    from fooddit.kernels.reference import EPSILON
-    from fooddit.kernels.rope import axial_angles, rotate
-
-    angles = axial_angles(jnp.asarray(positions(tokens)), HEAD_DIM)
-    split = lambda x: x.reshape(BATCH, tokens, HEADS, HEAD_DIM)
-
-    def prepare(x, gain):
-        y = split(x).astype(jnp.float32)
-        y = y * jax.lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + EPSILON) * gain
-        return rotate(y, angles).astype(x.dtype).swapaxes(1, 2)
-
-    def around(q, k, v, out, q_gain, k_gain):
-        back = out.swapaxes(1, 2).reshape(BATCH, tokens, HEADS * HEAD_DIM)
-        return prepare(q, q_gain), prepare(k, k_gain), split(v).swapaxes(1, 2), back
-
-    gain = jax.ShapeDtypeStruct((HEAD_DIM,), jnp.float32)
-    array = jax.ShapeDtypeStruct((BATCH, tokens, HEADS * HEAD_DIM), jnp.bfloat16)
-    return around, array, array, array, peer_array(tokens), gain, gain
 
 
 if __name__ == "__main__":
