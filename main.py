@@ -14,6 +14,9 @@ import json
 import os
 import re
 import sys
+import traceback
+from contextlib import contextmanager, redirect_stdout
+from functools import partial
 from pathlib import Path
 
 from absl import app, flags, logging
@@ -26,6 +29,12 @@ _CONFIG = config_flags.DEFINE_config_file(
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of checkpoints, metrics and report; run again to resume.")
 _PRINT = flags.DEFINE_bool("print_config", False, "Print every key with its type and value, and stop.")
+_DISTRIBUTED = flags.DEFINE_string(
+    "distributed",
+    "",
+    "For a run of several processes: auto (Cloud TPU, GKE, Slurm, Open MPI), or HOST:PORT,COUNT,INDEX: where process 0 "
+    "is reached, how many there are, which one this is.",
+)
 _EXPORT = flags.DEFINE_string("export", None, "At the end, write the averaged weights to this .safetensors file.")
 
 
@@ -86,45 +95,86 @@ def run(experiment, workdir: str | os.PathLike, export: Path | None = None) -> N
         # What takes seconds to import comes under the supervisor's eyes.
         from jax.errors import JaxRuntimeError
 
+        from fooddit.parallel.processes import Group, join
         from fooddit.training.checkpoint import NoWholeCheckpoint
 
+        fail = partial(_fail, supervisor)
         try:
-            task, result = _train(experiment, os.fspath(workdir), supervisor)
-            if export:
-                task.export(result.params, export)
-                print(f"weights: {export}")
+            join(_DISTRIBUTED.value, experiment.train.heartbeat_seconds)
+            if group := Group.joined():
+                supervisor.join(group)
+            with _one_voice():
+                task, result = _train(experiment, os.fspath(workdir), supervisor)
+                if export:
+                    _export(task, result.params, export)
         except Stopped as stopped:
             print(f"main.py: {stopped}; the same command goes on from there", file=sys.stderr)
             sys.exit(stopped.code)
         except KeyboardInterrupt:
             sys.exit(INTERRUPTED)
         except NoWholeCheckpoint as error:
-            print(f"main.py: {error}", file=sys.stderr)
-            sys.exit(NOT_WHOLE)
+            fail(NOT_WHOLE, str(error))
         except _mendable() as error:
-            sys.exit(f"main.py: {error}")
-        except JaxRuntimeError as error:
-            if "RESOURCE_EXHAUSTED" not in str(error):
-                raise
-            sys.exit(
-                f"main.py: out of memory: {str(error).splitlines()[0].rstrip('.')}; lower config.data.batch_size or "
-                "config.data.image_size, or raise config.train.accumulate"
-            )
+            fail(1, str(error))
+        except Exception as error:
+            if isinstance(error, JaxRuntimeError):
+                supervisor.wait_for_blame(experiment.train.heartbeat_seconds + 10)
+                if "RESOURCE_EXHAUSTED" in str(error):
+                    fail(1, _out_of_memory(error))
+            traceback.print_exc()
+            supervisor.fail(1, f"{type(error).__name__}: {error}"[:300])
+
+
+def _fail(supervisor, code: int, message: str):
+    """Ends the process, and all others of its run, with a message of a line or a few."""
+    print(f"main.py: {message}", file=sys.stderr, flush=True)
+    supervisor.fail(code, message)
+
+
+@contextmanager
+def _one_voice():
+    """What a run says on stdout is said by process 0; errors of all are heard."""
+    import jax
+
+    if jax.process_index() == 0:
+        yield
+    else:
+        with open(os.devnull, "w") as silent, redirect_stdout(silent):
+            yield
+
+
+def _export(task, params, path: Path) -> None:
+    import jax
+
+    if jax.process_index() == 0:
+        task.export(params, path)
+        print(f"weights: {path}")
+
+
+def _out_of_memory(error: Exception) -> str:
+    return (
+        f"out of memory: {str(error).splitlines()[0].rstrip('.')}; lower config.data.batch_size or "
+        "config.data.image_size, or raise config.train.accumulate"
+    )
 
 
 def _train(experiment, workdir: str, supervisor):
     """(task, result) of a run in `workdir`, a folder or an address such as gs://bucket/run."""
+    import jax
+
     from fooddit.parallel.compilation_cache import keep_compiled_programs
     from fooddit.tasks import make_task
     from fooddit.training.goodput import LEDGER_FILE
     from fooddit.training.loop import device_mesh, train
     from fooddit.training.mirror import local_workdir
-    from fooddit.training.resume import check_experiment, only_one
+    from fooddit.training.resume import check_experiment, only_one, same_for_all
     from fooddit.training.transfer import source_metadata
 
     keep_compiled_programs()
     with local_workdir(workdir, at_end=supervisor.at_end) as (local, checkpoints), only_one(local):
-        supervisor.workdir, supervisor.ledger.path = local, local / LEDGER_FILE
+        same_for_all(experiment, local, checkpoints)
+        supervisor.workdir = local
+        supervisor.ledger.path = local / LEDGER_FILE if jax.process_index() == 0 else None
         # Before anything is rendered, made or compiled: can this be run at all, and gone on with here?
         device_mesh(experiment)
         saved = check_experiment(checkpoints, experiment)

@@ -12,7 +12,7 @@ from fooddit.aot.operations import flops
 from fooddit.aot.topology import Topology
 from fooddit.config import ConfigError
 from fooddit.models.drawing import Artist
-from fooddit.parallel import batch_sharding, make_mesh, parameter_shardings
+from fooddit.parallel import batch_shares, batch_sharding, make_mesh, parameter_shardings
 from fooddit.tasks import step_class
 from fooddit.training.loop import abstract_state, jit_step
 from fooddit.training.optimizer import make_optimizer
@@ -90,17 +90,16 @@ def with_attention(experiment, implementation: str):
 
 def _mesh(experiment, topology: Topology):
     try:
-        return make_mesh(experiment.mesh, list(topology.devices), topology.slices)
+        return make_mesh(dataclasses.replace(experiment.mesh, slice=topology.slices), topology.devices)
     except ValueError as error:
         raise ConfigError(f"{topology}: {error}") from error
 
 
 def _rows(mesh, examples: int) -> NamedSharding:
-    devices = mesh.shape["data"] * mesh.shape["fsdp"]
-    if examples % devices:
+    if examples % batch_shares(mesh):
         raise ConfigError(
-            f"{examples} examples cannot be shared evenly by {devices} devices (config.mesh: data times fsdp); "
-            "give a multiple"
+            f"{examples} examples cannot be shared evenly by {batch_shares(mesh)} devices (config.mesh: slice times "
+            "data times fsdp); give a multiple"
         )
     return batch_sharding(mesh)
 

@@ -79,14 +79,15 @@ def doubts(dataset: Dataset, config: DataConfig) -> list[str]:
 
 
 class Batches(PositionBatches):
-    """Endless batches of one shard; the global order depends on the dataset, the config and the seed, and on no host.
+    """Endless batches, of each the rows that a host wants; the global order depends on the dataset, the config and the
+    seed, and on no host.
 
     Each `next` gives {"image": uint8 (b, h, w, 3), "text": int32 (b, T), "text_mask": bool (b, T), "index": int32 (b,)
-    number of the example in the run modulo 2**31, "record": int64 (b,) its record}, b = batch_size / shard_count; shard
-    i holds the i-th contiguous slice of the global batch, as an array sharded over its first axis does. All examples of
-    a global batch have one bucket's shape. Crop, flip and caption are drawn by Philox keyed by (seed, example number).
+    number of the example in the run modulo 2**31, "record": int64 (b,) its record}, for the `rows` of the global batch
+    (all of them if None): nothing else is read or decoded. All examples of a global batch have one bucket's shape.
+    Crop, flip and caption are drawn by Philox keyed by (seed, example number).
 
-    The whole state is `position`, the number of global batches drawn: `start=position` goes on, with any shard_count.
+    The whole state is `position`, the number of global batches drawn: `start=position` goes on, with any rows.
     `fingerprint` says what that number is a position in; a checkpoint keeps both. `close` ends the threads.
 
     Instead of a record that cannot be read or decoded another one of its bucket is taken, drawn by (seed, record,
@@ -97,7 +98,7 @@ class Batches(PositionBatches):
     A grain MapDataset over positions, one element a batch, read ahead by threads (decoding releases the GIL; worker
     processes were measured slower and tie the state to their number). It is not behind grain's ElasticIterator, which
     gives shard i every n-th example and batches after sharding: here a batch is made at once, so that records are
-    asked for together and a shard is a contiguous slice. The state is the same single integer.
+    asked for together and a host takes what its devices hold. The state is the same single integer.
     """
 
     def __init__(
@@ -108,15 +109,10 @@ class Batches(PositionBatches):
         seed: int,
         tokenize: Tokenize,
         start: int = 0,
-        shard_index: int = 0,
-        shard_count: int = 1,
+        rows: np.ndarray | None = None,
     ):
         if not len(dataset):
             raise RecordError(f"{dataset.folder}: split {dataset.split!r} has no records")
-        if config.batch_size % shard_count or not 0 <= shard_index < shard_count:
-            raise ValueError(
-                f"shard {shard_index} of {shard_count} of a batch of {config.batch_size}: not a whole share"
-            )
         self._damage = dataset.damage
         self._damage.check(config.max_damaged)
         table = bucket_table(config.image_size, config.grid, config.max_aspect)
@@ -129,8 +125,7 @@ class Batches(PositionBatches):
             "batch_size": config.batch_size,
             "buckets": table_hash(table),
         }
-        share = config.batch_size // shard_count
-        rows = slice(shard_index * share, (shard_index + 1) * share)
+        rows = np.arange(config.batch_size) if rows is None else rows
         make = _MakeBatch(dataset, self.plan, config, tokenize, rows)
         super().__init__(make, start=start, fingerprint=fingerprint, threads=config.threads, prefetch=config.prefetch)
 
@@ -148,26 +143,26 @@ class _Example(NamedTuple):
 
 
 class _MakeBatch:
-    """Position to one shard's batch: a pure function, called from several threads."""
+    """Position to the rows of a batch: a pure function, called from several threads."""
 
-    def __init__(self, dataset: Dataset, plan: Plan, config: DataConfig, tokenize: Tokenize, rows: slice):
+    def __init__(self, dataset: Dataset, plan: Plan, config: DataConfig, tokenize: Tokenize, rows: np.ndarray):
         self._dataset, self._plan, self._config, self._rows = dataset, plan, config, rows
         # A caption of a scene or a class name comes back often; the arrays are only ever copied from.
         self._tokenize = functools.lru_cache(maxsize=1 << 17)(functools.partial(_tokens, tokenize, config.text_length))
 
     def __call__(self, position: int) -> dict[str, np.ndarray]:
         bucket, numbers = self._plan.batch(position)
-        numbers = numbers[self._rows]
-        first = position * self._config.batch_size + self._rows.start
-        draws = example_draws(self._plan.seed, first, len(numbers))
+        numbers, first = numbers[self._rows], position * self._config.batch_size
+        draws = example_draws(self._plan.seed, first, self._config.batch_size)[self._rows]
         records = zip(numbers.tolist(), self._dataset.read_whole(numbers), strict=True)
-        examples = [self._example(*record, first + i, draws[i], bucket) for i, record in enumerate(records)]
+        numbered = zip(records, (first + self._rows).tolist(), draws, strict=True)
+        examples = [self._example(*record, example, draw, bucket) for record, example, draw in numbered]
         text, mask = zip(*[self._text(e.record, row) for e, row in zip(examples, draws, strict=True)], strict=True)
         return {
             "image": np.stack([example.image for example in examples]),
             "text": np.stack(text),
             "text_mask": np.stack(mask),
-            "index": ((first + np.arange(len(examples))) % 2**31).astype(np.int32),
+            "index": ((first + self._rows) % 2**31).astype(np.int32),
             "record": np.array([example.number for example in examples], np.int64),
         }
 

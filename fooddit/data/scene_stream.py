@@ -37,22 +37,19 @@ def scene_batch_shapes(config: SceneStreamConfig) -> dict[str, jax.ShapeDtypeStr
 class SceneBatches(PositionBatches):
     """Batches {"image": uint8 (b, h, w, 3), "attributes": int32 (b, 8), "index": int32 (b,)}; no scene comes twice.
 
-    The state is `position`, the number of global batches drawn; shard i of n is the i-th contiguous slice of each.
+    The state is `position`, the number of global batches drawn; of each the `rows` that a host wants, all if None.
     """
 
-    def __init__(self, config: SceneStreamConfig, *, seed: int, position: int = 0, shard: tuple[int, int] = (0, 1)):
-        index, count = shard
-        if config.batch_size % count:
-            raise ValueError(f"data.batch_size is {config.batch_size}: expected a multiple of the {count} processes")
-        share = config.batch_size // count
+    def __init__(self, config: SceneStreamConfig, *, seed: int, position: int = 0, rows: np.ndarray | None = None):
+        rows = np.arange(config.batch_size) if rows is None else rows
 
         def make(position: int) -> dict[str, np.ndarray]:
-            first = position * config.batch_size + index * share
-            specs = [sample_spec(seed, i) for i in range(first, first + share)]
+            numbers = position * config.batch_size + rows
+            specs = [sample_spec(seed, i) for i in numbers.tolist()]
             return {
                 "image": np.stack([render_image(spec, config.image_size) for spec in specs]),
                 "attributes": np.array([spec.indices for spec in specs], np.int32),
-                "index": (np.arange(first, first + share) % 2**31).astype(np.int32),
+                "index": (numbers % 2**31).astype(np.int32),
             }
 
         super().__init__(

@@ -11,6 +11,7 @@ from fooddit.models.autoencoder import pixels_from_bytes
 from fooddit.models.module import Definition, define
 from fooddit.models.scene_classifier import SceneClassifier
 from fooddit.models.weights import load_weights
+from fooddit.parallel.placement import replicate
 
 BATCH = 128
 
@@ -59,7 +60,7 @@ def _compiled():
     def predict(params, images):
         model = definition.bind(params)
         parts = model.split(model(pixels_from_bytes(images)))
-        return jax.numpy.stack([logits.argmax(-1) for logits in parts], axis=-1)
+        return replicate(jax.numpy.stack([logits.argmax(-1) for logits in parts], axis=-1))
 
     return predict
 

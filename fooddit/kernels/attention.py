@@ -8,7 +8,8 @@ first that works is taken; "auto" is the backend's fused kernel where it works, 
 are in the error.
 
 `partition` is how (batch, tokens, width) lies on the mesh in context (`jax.set_mesh`): XLA cannot split a Pallas kernel
-by itself, so that on several devices each runs it on its part, of the batch and of the heads.
+by itself, so that on several devices each runs it on its part: of the batch, of the heads, and in cross-attention of
+the queries.
 """
 
 from functools import partial
@@ -50,10 +51,11 @@ def self_attention(
     check_arguments(q, num_heads, q_scale, {"": Branch(k, v, k_scale, kv_mask)})
     check_shape("k", k, q.shape)
     check_shape("positions", positions, (q.shape[1], 2), (*q.shape[:2], 2))
-    wide, batched, whole = {"q": q, "k": k, "v": v}, {"kv_mask": kv_mask}, {"q_scale": q_scale, "k_scale": k_scale}
+    queries, keys = {"q": q}, {"k": k, "v": v}
+    batched, whole = {"kv_mask": kv_mask}, {"q_scale": q_scale, "k_scale": k_scale}
     (batched if positions.ndim == 3 else whole)["positions"] = positions
     options = {"num_heads": num_heads, "softmax_scale": softmax_scale}
-    return _first_that_works("self_attention", implementation, partition, wide, batched, whole, options)
+    return _first_that_works("self_attention", implementation, partition, queries, keys, batched, whole, options)
 
 
 def cross_attention(
@@ -71,9 +73,10 @@ def cross_attention(
 ) -> Float[Array, "batch tokens width"]:
     """Multi-head cross-attention with RMS QK-norm and no positions; arguments and errors as in `self_attention`."""
     check_arguments(q, num_heads, q_scale, {"": Branch(k, v, k_scale, kv_mask)})
-    wide, batched, whole = {"q": q, "k": k, "v": v}, {"kv_mask": kv_mask}, {"q_scale": q_scale, "k_scale": k_scale}
+    queries, keys = {"q": q}, {"k": k, "v": v}
+    batched, whole = {"kv_mask": kv_mask}, {"q_scale": q_scale, "k_scale": k_scale}
     options = {"num_heads": num_heads, "softmax_scale": softmax_scale}
-    return _first_that_works("cross_attention", implementation, partition, wide, batched, whole, options)
+    return _first_that_works("cross_attention", implementation, partition, queries, keys, batched, whole, options)
 
 
 def decoupled_cross_attention(
@@ -102,7 +105,7 @@ def decoupled_cross_attention(
     gains = {"q_scale": q_scale, "text_k_scale": text_k_scale, "image_k_scale": image_k_scale}
     text, image = Branch(text_k, text_v, text_k_scale, text_mask), Branch(image_k, image_v, image_k_scale, image_mask)
     check_arguments(q, num_heads, q_scale, {"text_": text, "image_": image})
-    wide = {"q": q, "text_k": text_k, "text_v": text_v, "image_k": image_k, "image_v": image_v}
+    queries, keys = {"q": q}, {"text_k": text_k, "text_v": text_v, "image_k": image_k, "image_v": image_v}
     batched, whole = {"text_mask": text_mask, "image_mask": image_mask}, dict(gains)
     options = {"num_heads": num_heads, "softmax_scale": softmax_scale}
     if isinstance(image_scale, (int, float)):
@@ -111,12 +114,12 @@ def decoupled_cross_attention(
         scale = jnp.asarray(image_scale, jnp.float32)
         check_shape("image_scale", scale, (), q.shape[:1])
         (batched if scale.ndim else whole)["image_scale"] = scale
-    return _first_that_works("decoupled_cross_attention", implementation, partition, wide, batched, whole, options)
+    return _first_that_works("decoupled_cross_attention", implementation, partition, queries, keys, batched, whole, options)
 
 
-def _first_that_works(name, implementation, partition, wide, batched, whole, options) -> Array:
-    """Arrays by how they lie on a mesh: (batch, tokens, width), batch first, the same on all devices."""
-    plain = partial(getattr(reference, name), **wide, **batched, **whole, **options)
+def _first_that_works(name, implementation, partition, queries, keys, batched, whole, options) -> Array:
+    """Arrays by how they lie on a mesh: see `tpu_sharding.on_each_device`."""
+    plain = partial(getattr(reference, name), **queries, **keys, **batched, **whole, **options)
 
     def pallas_tpu(where: Target) -> Array:
         # Imported where it is needed: Pallas takes half a second.
@@ -132,7 +135,7 @@ def _first_that_works(name, implementation, partition, wide, batched, whole, opt
             from fooddit.kernels import tpu_cross_attention
 
             kernel = partial(getattr(tpu_cross_attention, f"tpu_{name}"), **rest)
-        arrays = {"wide": wide, "batched": batched, "whole": whole}
+        arrays = {"queries": queries, "keys": keys, "batched": batched, "whole": whole}
         return on_each_device(kernel, **arrays, num_heads=options["num_heads"], partition=partition)
 
     candidates = {

@@ -15,7 +15,8 @@ from fooddit.parallel.hardware import accelerator
 def on_each_device(
     kernel: Callable[..., Array],
     *,
-    wide: dict[str, Array],
+    queries: dict[str, Array],
+    keys: dict[str, Array],
     batched: dict[str, Array | None],
     whole: dict[str, Array],
     num_heads: int,
@@ -24,7 +25,8 @@ def on_each_device(
     """kernel(**arrays, num_heads=) -> (batch, tokens, width), under shard_map where the mesh in context has several
     devices.
 
-    wide: (batch, tokens, width) arrays, laid out as `partition` says. batched: arrays whose first dimension is the
+    queries: (batch, tokens, width) arrays, laid out as `partition` says. keys: others that each query needs all tokens
+    of, so that only the batch and the width are cut. batched: arrays whose first dimension is the
     batch, the rest whole; None stays None. whole: the same on all devices.
 
     Raises:
@@ -32,20 +34,21 @@ def on_each_device(
     """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1 or mesh.are_all_axes_manual:
-        return kernel(**wide, **batched, **whole, num_heads=num_heads)
+        return kernel(**queries, **keys, **batched, **whole, num_heads=num_heads)
     if partition is None:
         raise Unsupported(f"the mesh in context has {mesh.size} devices: `partition` must say how the arrays lie on it")
-    rows, _, lanes = (*partition, None, None, None)[:3]
-    wide_spec, batch_spec = PartitionSpec(rows, None, lanes), PartitionSpec(rows)
+    rows, tokens, lanes = (*partition, None, None, None)[:3]
+    query_spec, key_spec = PartitionSpec(rows, tokens, lanes), PartitionSpec(rows, None, lanes)
     shares = math.prod(mesh.shape[axis] for axis in ((lanes,) if isinstance(lanes, str) else lanes or ()))
     given = {name: array for name, array in batched.items() if array is not None}
-    specs = (dict.fromkeys(wide, wide_spec), dict.fromkeys(given, batch_spec), dict.fromkeys(whole, PartitionSpec()))
+    arrays = (queries, keys, given, whole)
+    specs = map(dict.fromkeys, arrays, (query_spec, key_spec, PartitionSpec(rows), PartitionSpec()))
 
-    def local(wide, batched, whole):
-        return kernel(**wide, **batched, **whole, num_heads=num_heads // shares)
+    def local(queries, keys, batched, whole):
+        return kernel(**queries, **keys, **batched, **whole, num_heads=num_heads // shares)
 
     # Pallas does not say which mesh axes its results vary over, so that shard_map cannot check it.
-    return jax.shard_map(local, in_specs=specs, out_specs=wide_spec, check_vma=False)(wide, given, whole)
+    return jax.shard_map(local, in_specs=tuple(specs), out_specs=query_spec, check_vma=False)(*arrays)
 
 
 def tpu_generation(where: Target) -> str:

@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float
 from fooddit.kernels import KERNEL_RESULT
 from fooddit.models.layers import DTYPES, CrossAttention, Linear, RMSNorm, SelfAttention, SwiGLU, rms_normalise
 from fooddit.models.module import stack
-from fooddit.parallel import shard_batch
+from fooddit.parallel import shard_batch, shard_tokens
 
 # name: (width, depth, head_dim). head_dim 128 fills a TPU's lanes; ti is for a CPU.
 SIZES = {
@@ -146,8 +146,8 @@ class DiT(nnx.Module):
         """
         dtype = jnp.dtype(self.config.dtype)
         count = tokens.shape[1]
-        x = shard_batch(self.embed(tokens.astype(dtype)))
-        x, positions, mask = _append(x, positions, mask, extra_tokens)
+        x, positions, mask = _append(self.embed(tokens.astype(dtype)), positions, mask, extra_tokens)
+        x = shard_tokens(x)
         condition = self.time(timestep)
         if pooled is not None:
             # A mean over many tokens is small; normalised, it speaks as loud as the time. No caption stays zero.
@@ -163,7 +163,7 @@ class DiT(nnx.Module):
 
         def block(x, layer):
             parameters, residual = layer
-            x = shard_batch(
+            x = shard_tokens(
                 nnx.merge(graph, parameters)(x, modulation, joined, image, image_scale, positions=positions, mask=mask)
             )
             if residual is not None:

@@ -18,6 +18,7 @@ from fooddit.models.module import define
 from fooddit.models.picture_space import PictureSpace
 from fooddit.models.text import TextConfig
 from fooddit.models.text_to_image import SamplingConfig, TextToImage, draw
+from fooddit.parallel.placement import replicate
 
 
 class ModelConfig(Protocol):
@@ -111,4 +112,4 @@ class Artist:
             objective=self.config.objective,
             sampling=sampling,
         )
-        return self.space.decode(frozen, tokens, self.shape)
+        return replicate(self.space.decode(frozen, tokens, self.shape))

@@ -6,7 +6,12 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from fooddit.kernels import cross_attention, decoupled_cross_attention, self_attention
-from fooddit.parallel.rules import activation_partition
+from fooddit.parallel.rules import (
+    cross_attention_partition,
+    self_attention_partition,
+    shard_heads,
+    shard_tokens_of_heads,
+)
 
 # What activations may be computed in.
 DTYPES = ("float32", "bfloat16", "float16")
@@ -81,19 +86,20 @@ class SelfAttention(nnx.Module):
         self.key_norm = nnx.Param(jnp.ones((head_dim,)), axes=("head_dim",))
 
     def __call__(self, x: Float[Array, "batch tokens width"], *, positions, mask=None):
+        query, key, value = (shard_heads(layer(x), self.num_heads) for layer in (self.query, self.key, self.value))
         attended = self_attention(
-            self.query(x),
-            self.key(x),
-            self.value(x),
+            query,
+            key,
+            value,
             num_heads=self.num_heads,
             q_scale=self.query_norm[...],
             k_scale=self.key_norm[...],
             positions=positions,
             kv_mask=mask,
             implementation=self.implementation,
-            partition=activation_partition(x.shape[0], self.num_heads),
+            partition=self_attention_partition(x.shape[0], self.num_heads),
         )
-        return self.out(attended)
+        return self.out(shard_tokens_of_heads(attended, self.num_heads))
 
 
 class CrossAttention(nnx.Module):
@@ -132,7 +138,7 @@ class CrossAttention(nnx.Module):
             "num_heads": self.num_heads,
             "q_scale": self.query_norm[...],
             "implementation": self.implementation,
-            "partition": activation_partition(x.shape[0], self.num_heads),
+            "partition": cross_attention_partition(*x.shape[:2], self.num_heads),
         }
         query, key, value, key_norm = self.query(x), self.key(context), self.value(context), self.key_norm[...]
         if image is None:

@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from fooddit.models.layers import DTYPES, RMSNorm, SelfAttention, SwiGLU
 from fooddit.models.module import stack
-from fooddit.parallel import shard_batch
+from fooddit.parallel import shard_tokens
 
 
 class TextFeatures(NamedTuple):
@@ -74,12 +74,12 @@ class TextTransformer(nnx.Module):
         self.norm = RMSNorm(config.width)
 
     def __call__(self, ids: Int[Array, "batch length"], mask: Bool[Array, "batch length"]) -> TextFeatures:
-        x = shard_batch(self.embedding[...][ids].astype(self.config.dtype))
+        x = shard_tokens(self.embedding[...][ids].astype(self.config.dtype))
         # The rotary embedding is two-dimensional: a text runs along its diagonal.
         positions = jnp.repeat(jnp.arange(ids.shape[1], dtype=jnp.float32)[:, None], 2, axis=1)
         graph, parameters = nnx.split(self.blocks)
         x, _ = jax.lax.scan(
-            lambda x, p: (shard_batch(nnx.merge(graph, p)(x, positions=positions, mask=mask)), None),
+            lambda x, p: (shard_tokens(nnx.merge(graph, p)(x, positions=positions, mask=mask)), None),
             x,
             parameters,
             unroll=min(self.config.scan_unroll, self.config.depth),

@@ -1,52 +1,73 @@
 """The device mesh: the one place where axis names, order and types are said."""
 
 from dataclasses import dataclass
+from math import prod
 
 import jax
 import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh
 
-AXES = ("data", "fsdp", "tensor")
+AXES = ("slice", "data", "fsdp", "tensor", "sequence")
 
 
 @dataclass(frozen=True)
 class MeshConfig:
-    """Devices along each axis; -1 (allowed once) takes all that the others leave."""
+    """Devices along each axis; -1 (allowed once) takes all that the others leave.
 
+    Attributes:
+      slice: of the hardware, joined by the slow network; each slice holds all parameters. 0: as many as there are.
+      data, fsdp: examples are spread over both; parameters are cut over fsdp, and gathered where they are used.
+      tensor: heads and the MLP's channels are cut.
+      sequence: tokens are cut; for self-attention heads are instead, so that it divides their number.
+    """
+
+    slice: int = 0
     data: int = -1
     fsdp: int = 1
     tensor: int = 1
+    sequence: int = 1
 
 
-def make_mesh(config: MeshConfig = MeshConfig(), devices=None, slices: int = 1) -> Mesh:
-    """A (data, fsdp, tensor) mesh over `devices` (default: all of them), all axes Auto.
+def make_mesh(config: MeshConfig = MeshConfig(), devices=None) -> Mesh:
+    """A mesh with the axes `AXES` over `devices` (default: all of them), all of them Auto.
 
-    Several slices (each an equal run of `devices`) are data-parallel: only the data axis crosses the slow network.
+    Devices of a slice stay together, so that only the slice axis crosses the slow network. Where the hardware knows no
+    slices (`slice_index`), config.mesh.slice cuts the devices into equal runs, as nodes of GPUs are.
 
     Raises:
-      ValueError: the axis sizes do not multiply to the number of devices.
+      ValueError: the axis sizes do not multiply to the number of devices, or slices that the hardware does not have.
     """
-    devices = jax.devices() if devices is None else devices
-    sizes = [config.data, config.fsdp, config.tensor]
-    asked = dict(zip(AXES, sizes))
-    known = int(np.prod([size for size in sizes if size != -1]))
-    if sizes.count(-1) > 1 or known < 1 or any(size < 1 and size != -1 for size in sizes):
+    devices = jax.devices() if devices is None else list(devices)
+    slices = _count_slices(config, devices)
+    sizes = [getattr(config, axis) for axis in AXES[1:]]
+    asked = {"slice": slices} | dict(zip(AXES[1:], sizes))
+    known = slices * prod(size for size in sizes if size != -1)
+    if sizes.count(-1) > 1 or any(size < 1 and size != -1 for size in sizes):
         raise ValueError(f"config.mesh: expected positive sizes and at most one -1, found {asked}")
     sizes = [len(devices) // known if size == -1 else size for size in sizes]
-    if int(np.prod(sizes)) != len(devices):
+    if slices * prod(sizes) != len(devices):
         raise ValueError(
             f"config.mesh: {asked} does not fit; found {len(devices)} devices: the sizes must multiply "
             "to that number, where one of them may be -1: what the others leave"
         )
-    share, rest = divmod(sizes[0], slices)
-    if rest:
-        raise ValueError(f"config.mesh: data is {sizes[0]}, expected a multiple of the {slices} slices")
-    parts = np.split(np.array(devices), slices)
-    grids = [_grid((share, *sizes[1:]), list(part)) for part in parts]
-    return Mesh(np.concatenate(grids), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+    devices.sort(key=_slice_index)
+    grids = [_grid(sizes, list(part)) for part in np.split(np.array(devices), slices)]
+    return Mesh(np.stack(grids), AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
-def _grid(sizes: tuple[int, ...], devices) -> np.ndarray:
+def _count_slices(config: MeshConfig, devices) -> int:
+    there = len({_slice_index(device) for device in devices})
+    if config.slice < 0 or (there > 1 and config.slice not in (0, there)):
+        raise ValueError(f"config.mesh.slice: found {config.slice}, the devices are of {there} slices; expected 0")
+    return config.slice or there
+
+
+def _slice_index(device) -> int:
+    """0 for hardware without slices. JAX counts a GPU's node and a CPU's process as one: config.mesh.slice says it."""
+    return getattr(device, "slice_index", 0) if device.platform == "tpu" else 0
+
+
+def _grid(sizes: list[int], devices) -> np.ndarray:
     # An axis of 8 on a 16 x 16 torus takes half of a ring; jax.make_mesh refuses that, and defaults to Explicit axes.
-    return mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
+    return mesh_utils.create_device_mesh(tuple(sizes), devices, allow_split_physical_axes=True)

@@ -5,14 +5,19 @@ import math
 import jax
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
+from fooddit.config import ConfigError
 from fooddit.parallel.mesh import AXES
 
-# The residual stream's width goes over fsdp; what a matrix product can split without a reduction, over tensor.
+# What is laid out by name, and the mesh axes that cut it. The residual stream's width goes over fsdp; what a matrix
+# product can split without a reduction, over tensor. Parameters are cut over sequence, too: all devices share them.
 RULES = {
-    "batch": ("data", "fsdp"),
-    "embed": ("fsdp",),
+    "batch": ("slice", "data", "fsdp"),
+    "tokens": ("sequence",),
+    "embed": ("fsdp", "sequence"),
     "mlp": ("tensor",),
     "heads": ("tensor",),
+    # Self-attention's, whose tokens are whole: an all-to-all exchanges one for the other.
+    "heads_of_all_tokens": ("tensor", "sequence"),
     "vocab": ("tensor",),
     "layers": (),
     "head_dim": (),
@@ -23,9 +28,9 @@ FSDP_MINIMUM = 2**16
 
 
 def parameter_sharding(mesh: Mesh, shape: tuple[int, ...], axes: tuple[str, ...] | None) -> NamedSharding:
-    """The sharding of one parameter: by its logical axes, or the largest divisible dimension over fsdp.
+    """The sharding of one parameter: by its logical axes, or the largest divisible dimension as "embed".
 
-    A dimension that its mesh axes do not divide stays whole. `axes` names the trailing dimensions; leading ones (the
+    A dimension is cut by as many of its mesh axes as divide it, the first ones first. `axes` names the trailing dimensions; leading ones (the
     stack of scanned blocks) are "layers".
     """
     if axes is None:
@@ -64,43 +69,101 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(RULES["batch"]))
 
 
+def batch_shares(mesh: Mesh | AbstractMesh) -> int:
+    """How many parts `batch_sharding` cuts a batch into."""
+    return math.prod(mesh.shape[axis] for axis in RULES["batch"])
+
+
 def shard_batch(x: jax.Array) -> jax.Array:
     """x with its first dimension over every data-parallel axis of the mesh in context (`jax.set_mesh`), if they divide
     it. Without being told, XLA lets activations follow the parameters' fsdp sharding and sums them over it."""
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or mesh.size == 1 or not set(mesh.axis_names) >= set(AXES):
-        return x
-    rows = _partition(mesh, x.shape[:1], ("batch",))
-    return jax.lax.with_sharding_constraint(x, PartitionSpec(*rows, *(None,) * (x.ndim - 1)))
+    return _constrain(x, ("batch", *("features",) * (x.ndim - 1)))
 
 
-def activation_partition(batch: int, num_heads: int) -> PartitionSpec | None:
-    """How (batch, tokens, heads * head_dim) arrays lie on the mesh in context (`jax.set_mesh`); None without one."""
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or not set(mesh.axis_names) >= set(AXES):
+def shard_tokens(x: jax.Array) -> jax.Array:
+    """(batch, tokens, ...) as `shard_batch` lays it out, and the tokens over the sequence axis."""
+    return _constrain(x, ("batch", "tokens", *("features",) * (x.ndim - 2)))
+
+
+def shard_heads(x: jax.Array, num_heads: int) -> jax.Array:
+    """(batch, tokens, heads * head_dim) with all tokens on each device and the heads cut instead, for self-attention.
+
+    `shard_tokens_of_heads` leads back; each is an all-to-all (Jacobs et al. 2023, DeepSpeed Ulysses, arXiv:2309.14509).
+    """
+    return _lay(x, self_attention_partition(x.shape[0], num_heads))
+
+
+def shard_tokens_of_heads(x: jax.Array, num_heads: int) -> jax.Array:
+    """(batch, tokens, heads * head_dim) with the tokens over the sequence axis and the heads over tensor."""
+    return _lay(x, cross_attention_partition(*x.shape[:2], num_heads))
+
+
+def self_attention_partition(batch: int, num_heads: int) -> PartitionSpec | None:
+    """How self-attention's (batch, tokens, heads * head_dim) lies on the mesh in context; None without one.
+
+    Raises:
+      ConfigError: a sequence axis that does not divide the heads.
+    """
+    mesh = _mesh_in_context()
+    if mesh is None:
         return None
-    return _partition(mesh, (batch, 1, num_heads), ("batch", "features", "heads"))
+    ways = mesh.shape["tensor"] * mesh.shape["sequence"]
+    if mesh.shape["sequence"] > 1 and num_heads % ways:
+        raise ConfigError(
+            f"config.mesh.sequence: found {mesh.shape['sequence']} (times tensor {mesh.shape['tensor']}), expected a "
+            f"divisor of the {num_heads} heads: self-attention exchanges tokens for heads"
+        )
+    return _partition(mesh, (batch, 1, num_heads), ("batch", "features", "heads_of_all_tokens"))
+
+
+def cross_attention_partition(batch: int, tokens: int, num_heads: int) -> PartitionSpec | None:
+    """How cross-attention's queries, (batch, tokens, heads * head_dim), lie on the mesh in context; None without one.
+    Keys and values lie so too, but with all their tokens."""
+    mesh = _mesh_in_context()
+    return None if mesh is None else _partition(mesh, (batch, tokens, num_heads), ("batch", "tokens", "heads"))
+
+
+def _mesh_in_context() -> AbstractMesh | None:
+    mesh = jax.sharding.get_abstract_mesh()
+    return None if mesh.empty or not set(mesh.axis_names) >= set(AXES) else mesh
+
+
+def _constrain(x: jax.Array, names: tuple[str, ...]) -> jax.Array:
+    mesh = _mesh_in_context()
+    return x if mesh is None else _lay(x, _partition(mesh, x.shape, names))
+
+
+def _lay(x: jax.Array, partition: PartitionSpec | None) -> jax.Array:
+    alone = partition is None or jax.sharding.get_abstract_mesh().size == 1
+    return x if alone else jax.lax.with_sharding_constraint(x, partition)
 
 
 def _partition(mesh: Mesh | AbstractMesh, shape, names) -> PartitionSpec:
-    used, spec = set(), []
-    for size, name in zip(shape, names):
-        wanted = tuple(a for a in RULES[name] if a not in used and mesh.shape[a] > 1)
-        if wanted and size % math.prod(mesh.shape[a] for a in wanted) == 0:
-            used.update(wanted)
-            spec.append(wanted if len(wanted) > 1 else wanted[0])
-        else:
-            spec.append(None)
+    used: set[str] = set()
+    spec = [_axes_that_divide(mesh, size, RULES[name], used) for size, name in zip(shape, names)]
     return PartitionSpec(*spec)
 
 
+def _axes_that_divide(mesh, size: int, axes, used: set[str]) -> tuple[str, ...] | str | None:
+    """The first of `axes` that together divide `size`, as a PartitionSpec has them; they are then `used`."""
+    taken: tuple[str, ...] = ()
+    for axis in axes:
+        if axis in used or mesh.shape[axis] == 1:
+            continue
+        if size % math.prod(mesh.shape[a] for a in (*taken, axis)):
+            break
+        taken += (axis,)
+    used.update(taken)
+    return taken if len(taken) > 1 else taken[0] if taken else None
+
+
 def _largest_dimension(mesh: Mesh, shape) -> PartitionSpec:
-    count = mesh.shape["fsdp"]
-    divisible = [i for i, size in enumerate(shape) if size % count == 0]
-    if count == 1 or math.prod(shape) < FSDP_MINIMUM or not divisible:
+    if math.prod(shape) < FSDP_MINIMUM:
         return PartitionSpec()
-    largest = max(divisible, key=lambda i: shape[i])
-    return PartitionSpec(*("fsdp" if i == largest else None for i in range(len(shape))))
+    for i in sorted(range(len(shape)), key=lambda i: -shape[i]):
+        if axes := _axes_that_divide(mesh, shape[i], RULES["embed"], set()):
+            return PartitionSpec(*(axes if j == i else None for j in range(len(shape))))
+    return PartitionSpec()
 
 
 def _names(path) -> tuple[str, ...]:

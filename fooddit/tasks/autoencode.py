@@ -13,6 +13,7 @@ from fooddit.diffusion import example_keys, example_noise
 from fooddit.models.autoencoder import TinyAutoencoder, TinyAutoencoderConfig, bytes_from_pixels, pixels_from_bytes
 from fooddit.models.module import define
 from fooddit.models.weights import save_weights
+from fooddit.parallel.placement import replicate
 from fooddit.training.task import Evaluation, Experiment
 
 
@@ -53,9 +54,9 @@ class Autoencode:
     def batch_shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
         return scene_batch_shapes(self.experiment.data)
 
-    def batches(self, position: int, shard: tuple[int, int]):
+    def batches(self, position: int, rows: np.ndarray | None = None):
         seed = self.experiment.train.seed
-        return SceneBatches(self.experiment.data, seed=seed, position=position, shard=shard)
+        return SceneBatches(self.experiment.data, seed=seed, position=position, rows=rows)
 
     def device_batch(self, frozen, batch: dict) -> dict:
         return batch
@@ -75,7 +76,7 @@ class Autoencode:
 
     def evaluate(self, params, frozen, step: int) -> Evaluation:
         images = _holdout_images(256, self.experiment.data.image_size)
-        decoded = np.asarray(_reconstruct(self.definition, params, images))
+        decoded = _reconstruct(self.definition, params, images)
         squared = np.mean((decoded.astype(np.float32) - images) ** 2, axis=(1, 2, 3))
         pairs = np.stack([images[:8], decoded[:8]], axis=1).reshape(16, *images.shape[1:])
         return Evaluation(
@@ -98,13 +99,13 @@ class Autoencode:
         save_weights(path, arrays, {"model": "TinyAutoencoder", "config": config})
 
 
-def _reconstruct(definition, params, images: np.ndarray) -> jax.Array:
+def _reconstruct(definition, params, images: np.ndarray) -> np.ndarray:
     @jax.jit
     def run(params, images):
         model = definition.bind(params)
-        return bytes_from_pixels(model.decode(model.encode(pixels_from_bytes(images))))
+        return replicate(bytes_from_pixels(model.decode(model.encode(pixels_from_bytes(images)))))
 
-    return jnp.concatenate([run(params, images[i : i + 64]) for i in range(0, len(images), 64)])
+    return np.concatenate([run(params, images[i : i + 64]) for i in range(0, len(images), 64)])
 
 
 def _holdout_images(count: int, size: int) -> np.ndarray:

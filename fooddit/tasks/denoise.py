@@ -1,5 +1,6 @@
 """The task of text to picture by rectified flow: its step, on data, and how it is judged."""
 
+import fcntl
 from pathlib import Path
 
 import jax
@@ -11,6 +12,8 @@ from fooddit.data.prepare import prepare
 from fooddit.data.tokenizer import Tokenizer, train_tokenizer
 from fooddit.diffusion import loss_by_time
 from fooddit.models.drawing import Artist
+from fooddit.parallel.placement import local_rows, place_rows, replicate
+from fooddit.parallel.processes import from_first
 from fooddit.tasks.denoise_step import DenoiseExperiment, DenoiseStep
 from fooddit.tasks.neighbours import Neighbours, TrainingNeighbours
 from fooddit.tasks.scene_alignment import alignment, scene_prompts, scene_specs
@@ -53,15 +56,14 @@ class Denoise(DenoiseStep):
         self.neighbours = TrainingNeighbours(self.train_set, self.holdout_set, size, workdir)
         self._validate = jax.jit(self._validation_loss)
 
-    def batches(self, position: int, shard: tuple[int, int]) -> Batches:
+    def batches(self, position: int, rows: np.ndarray | None = None) -> Batches:
         return Batches(
             self.train_set,
             self.experiment.data,
             seed=self.experiment.train.seed,
             tokenize=self._tokenize,
             start=position,
-            shard_index=shard[0],
-            shard_count=shard[1],
+            rows=rows,
         )
 
     def evaluate(self, params, frozen, step: int) -> Evaluation:
@@ -95,18 +97,20 @@ class Denoise(DenoiseStep):
 
     def _validation_loss(self, params, frozen, batch: dict, key: jax.Array):
         t, flow = self.flow(params, self.device_batch(frozen, batch), key)
-        return loss_by_time(flow.per_example, t, TIME_BINS)
+        return replicate(loss_by_time(flow.per_example, t, TIME_BINS))
 
     def _validation(self, params, frozen) -> dict[str, float]:
         """Loss on the hold-out by time bin, on the same examples, noise and times at every call."""
-        settings = self.experiment
         if len(self.holdout_set) == 0:
             return {}
-        batches = Batches(self.holdout_set, settings.data, seed=0, tokenize=self._tokenize)
-        count = max(settings.evaluation.examples // settings.data.batch_size, 1)
+        mesh, size = jax.sharding.get_mesh(), self.experiment.data.batch_size
+        rows = local_rows(mesh, size)
+        batches = Batches(self.holdout_set, self.experiment.data, seed=0, tokenize=self._tokenize, rows=rows)
+        count = max(self.experiment.evaluation.examples // size, 1)
         sums = np.zeros((2, TIME_BINS))
         for _ in range(count):
             batch = {name: value for name, value in next(batches).items() if name != "record"}
+            batch = place_rows(mesh, size, rows, batch)
             sums += np.array(self._validate(params, frozen, batch, jax.random.key(0)))
         batches.close()
         names = [f"val/loss_t{i / TIME_BINS:.1f}-{(i + 1) / TIME_BINS:.1f}" for i in range(TIME_BINS)]
@@ -119,8 +123,11 @@ def _records(config: DataConfig, workdir: Path) -> str:
     if not config.source.startswith("scenes:"):
         return config.source
     folder = workdir / f"records-{config.source.replace(':', '-')}-{config.image_size}"
-    if not folder.exists():
-        prepare(config.source, folder, size=config.image_size)
+    # One process of those that see the folder.
+    with (workdir / f".{folder.name}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if not folder.exists():
+            prepare(config.source, folder, size=config.image_size)
     return str(folder)
 
 
@@ -134,7 +141,9 @@ def _tokenizer(experiment: DenoiseExperiment, dataset, saved: dict | None) -> To
         if "tokenizer" not in made:
             raise ConfigError(f"config.init_from: {experiment.init_from} is no run of the task 'denoise': no tokenizer")
         return Tokenizer.from_json(made["tokenizer"])
-    return train_tokenizer((caption.text for caption in dataset.captions()), experiment.text.vocabulary)
+    captions = (caption.text for caption in dataset.captions())
+    train = lambda: {"json": train_tokenizer(captions, experiment.text.vocabulary).to_json()}  # noqa: E731
+    return Tokenizer.from_json(from_first(train)["json"])
 
 
 def _prompts(dataset, count: int) -> list[str]:

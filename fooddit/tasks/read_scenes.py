@@ -47,9 +47,9 @@ class ReadScenes:
     def batch_shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
         return scene_batch_shapes(self.experiment.data)
 
-    def batches(self, position: int, shard: tuple[int, int]):
+    def batches(self, position: int, rows: np.ndarray | None = None):
         seed = self.experiment.train.seed
-        return SceneBatches(self.experiment.data, seed=seed, position=position, shard=shard)
+        return SceneBatches(self.experiment.data, seed=seed, position=position, rows=rows)
 
     def device_batch(self, frozen, batch: dict) -> dict:
         return batch

@@ -14,7 +14,8 @@ from etils import epath
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from fooddit import config as config_module
-from fooddit.parallel import batch_sharding, make_mesh, parameter_shardings, state_shardings
+from fooddit.parallel import make_mesh, parameter_shardings, state_shardings
+from fooddit.parallel.placement import local_rows, place_rows, whole
 from fooddit.training.checkpoint import FOLDER, Checkpointer, load_parameters
 from fooddit.training.goodput import LEDGER_FILE, Ledger, read_goodput
 from fooddit.training.metrics import MetricWriter
@@ -87,7 +88,9 @@ def _train(
             f"{checkpointer.directory} is at step {first} already, config.train.steps is {settings.steps}; give more "
             "steps or another workdir"
         )
-    batches = task.batches(first, (jax.process_index(), jax.process_count()))
+    batch_size = task.batch_shapes["index"].shape[0]
+    rows = local_rows(mesh, batch_size)
+    batches = task.batches(first, rows)
     if saved is not None:
         check_data(saved["data"], batches, checkpointer.directory, experiment)
     if first == settings.steps and (workdir / "summary.json").exists():
@@ -95,14 +98,13 @@ def _train(
         batches.close()
         checkpointer.close()
         summary = json.loads((workdir / "summary.json").read_text(encoding="utf-8"))
-        return Result(jax.device_get(state.opt_state["ema"].params), Evaluation(), summary)
+        return Result(whole(state.opt_state["ema"].params), Evaluation(), summary)
     metadata = {"experiment": config_module.to_dict(experiment), "task": task.metadata}
     if is_writer:
         write_json(workdir / "config.json", metadata["experiment"])
 
     step_function = jit_step(task, experiment, optimizer, abstract)
     to_device = jax.jit(task.device_batch)
-    place = batch_sharding(mesh)
     writer = MetricWriter(workdir, resume_step=first)
     reporter = Reporter(task, settings, first, writer, learning_rate, enabled=is_writer)
     profile = profile_steps(experiment.profile)
@@ -116,7 +118,11 @@ def _train(
             checkpointer.save(step, state, {**metadata, "data": _data(batches)})
 
     def evaluate(step: int) -> Evaluation:
-        """With the state at rest: a signal meanwhile saves it and ends the run."""
+        """With the state at rest: a signal meanwhile saves it and ends the run. Several processes could not begin a
+        save at one moment of their evaluations, and save before."""
+        if jax.process_count() > 1:
+            save(step)
+            checkpointer.wait()
         with supervisor.safe(lambda: (save(step), checkpointer.wait())), ledger.during("evaluate"):
             return _evaluate(task, state, frozen, step, writer)
 
@@ -125,12 +131,13 @@ def _train(
             # The order is fixed: save, then evaluate, then draw the next batch, so that a checkpoint holds the state
             # and the data position of one moment. A run that was stopped while it was evaluated evaluates again. While
             # steps are skipped nothing is saved: old steps, perhaps the last good ones, would make room for it.
-            if step > first and (step % experiment.checkpoint.every == 0 or supervisor.requested):
+            stopping = supervisor.stops(step)
+            if step > first and (step % experiment.checkpoint.every == 0 or stopping):
                 reporter.settle(step, batches)
-                if supervisor.requested or not reporter.skipping:
+                if stopping or not reporter.skipping:
                     with ledger.during("save"):
                         save(step)
-            if supervisor.requested:
+            if stopping:
                 checkpointer.wait()
                 raise supervisor.stop(f"saved step {step}")
             if step and experiment.evaluate_every and step % experiment.evaluate_every == 0:
@@ -144,9 +151,9 @@ def _train(
             ledger.enter("data_wait", step)
             asked = time.perf_counter()
             host_batch = next(batches)
-            reporter.waited(time.perf_counter() - asked, len(host_batch["index"]) * jax.process_count())
+            reporter.waited(time.perf_counter() - asked, batch_size)
             ledger.enter("compile" if step == first else "step")
-            batch = to_device(frozen, _put(host_batch, place))
+            batch = to_device(frozen, place_rows(mesh, batch_size, rows, host_batch))
             state, metrics = step_function(state, frozen, batch)
             if step == first:
                 jax.block_until_ready(metrics)
@@ -190,7 +197,7 @@ def _train(
         if evaluation.sheet is not None:
             evaluation.sheet.save(workdir / "samples.png", optimize=True)
         write_report(workdir)
-    return Result(jax.device_get(state.opt_state["ema"].params), evaluation, summary)
+    return Result(whole(state.opt_state["ema"].params), evaluation, summary)
 
 
 def device_mesh(experiment: Experiment) -> Mesh:
@@ -251,18 +258,6 @@ def write_json(path: Path, values: dict) -> None:
 
 def _data(batches) -> dict:
     return {"position": batches.position, "fingerprint": batches.fingerprint}
-
-
-def _put(batch: dict[str, np.ndarray], sharding: NamedSharding) -> dict[str, jax.Array]:
-    """One process's slice of a batch, on the devices. ConfigError if these cannot share it evenly."""
-    examples = len(batch["index"]) * jax.process_count()
-    devices = sharding.mesh.shape["data"] * sharding.mesh.shape["fsdp"]
-    if examples % devices:
-        raise config_module.ConfigError(
-            f"config.data.batch_size: {examples} examples cannot be shared evenly by {devices} devices (config.mesh: "
-            "data times fsdp); give a multiple"
-        )
-    return {name: jax.make_array_from_process_local_data(sharding, array) for name, array in batch.items()}
 
 
 def _evaluate(task: Task, state: State, frozen, step: int, writer: MetricWriter) -> Evaluation:

@@ -3,14 +3,17 @@
 import fcntl
 import json
 import os
+import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import jax
 from etils import epath
 
 from fooddit.config import differences, to_dict
+from fooddit.parallel.processes import any_process, from_first
 from fooddit.training.checkpoint_layout import FOLDER, CheckpointCorrupted, list_steps, read_record
 from fooddit.training.goodput import LEDGER_FILE
 from fooddit.training.mirror import STATE
@@ -108,8 +111,12 @@ _LOCK = ".lock"
 
 @contextmanager
 def only_one(workdir: Path) -> Iterator[None]:
-    """Holds WORKDIR/.lock, which dies with the process. RunMismatch if another process trains there, or if there are
-    files that a run would replace and no sign that a run made them."""
+    """Holds WORKDIR/.lock, which dies with the process: process 0 does for all of its run. RunMismatch if another one
+    trains there, or if there are files that a run would replace and no sign that a run made them."""
+    if jax.process_index() > 0:
+        workdir.mkdir(parents=True, exist_ok=True)
+        yield
+        return
     foreign = [name for name in _WRITTEN if (workdir / name).exists()]
     if foreign and not any((workdir / name).exists() for name in (_LOCK, FOLDER, LEDGER_FILE, STATE)):
         raise RunMismatch(
@@ -132,6 +139,43 @@ def only_one(workdir: Path) -> Iterator[None]:
                 f"{workdir} is in use: process {holder} trains there; wait for it, or give another --workdir"
             ) from error
         file.truncate(0)
-        file.write(str(os.getpid()))
+        file.write(f"{os.getpid()} on {socket.gethostname()}")
         file.flush()
         yield
+
+
+def same_for_all(experiment: Experiment, workdir: Path, checkpoints: epath.PathLike) -> None:
+    """With several processes: RunMismatch, on all of them, if their configs differ or they see different folders."""
+    if jax.process_count() == 1:
+        return
+    mine = {"checkpoints": os.fspath(checkpoints), "config": to_dict(experiment)}
+    first = from_first(lambda: {**mine, "lock": (workdir / _LOCK).read_text()})
+    problem, mine = "", json.loads(json.dumps(mine))
+    before, now = (dict(_flat(values["config"])) for values in (first, mine))
+    if changed := [key for key in before if before[key] != now.get(key)]:
+        lines = "\n".join(f"  config.{key}: {before[key]!r} there, {now.get(key)!r} here" for key in changed)
+        problem = f"process 0 was started with another config:\n{lines}\nStart all processes with the same one"
+    elif first["checkpoints"] != mine["checkpoints"]:
+        problem = f"--workdir: process 0 saves to {first['checkpoints']}, this one to {mine['checkpoints']}; give one"
+    elif Path(checkpoints).parent == workdir and not _holds(workdir / _LOCK, first["lock"]):
+        problem = (
+            f"--workdir {workdir}: this machine does not see the folder that process 0 has locked; give one on a disk "
+            "that all machines share, or gs://BUCKET/FOLDER"
+        )
+    if any_process(bool(problem)):
+        raise RunMismatch(f"process {jax.process_index()}: {problem}" if problem else "another process says why")
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def _holds(path: Path, text: str) -> bool:
+    try:
+        return path.read_text() == text
+    except OSError:
+        return False

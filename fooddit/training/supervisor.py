@@ -15,9 +15,18 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
 
 from fooddit.training.goodput import Ledger
 
+if TYPE_CHECKING:
+    from fooddit.parallel.processes import Group
+
+# The loop reads a step's metrics while the next one runs, so that a process before step n knows that all others have
+# begun step n - 2.
+AHEAD = 2
+# Seconds that the coordinator waits for the others to end before it does.
+LONGEST_FAREWELL = 10.0
 RESTART = 42
 NOT_WHOLE = 3
 # What a shell reports for a program ended by Ctrl-C.
@@ -47,6 +56,9 @@ class Supervisor:
     - between: the loop sees `requested` at the next step, saves, and raises `Stopped`.
 
     The periodic save is the guarantee; this only makes less of it be needed. Not entered, it does nothing.
+
+    With several processes (`join`) a signal that one of them hears is told to the others: all save the same step and
+    end with the same code. An error of one ends all (`fail`).
     """
 
     def __init__(self, ledger: Ledger | None = None, workdir: Path | None = None, hang_seconds: float = 0.0):
@@ -62,6 +74,8 @@ class Supervisor:
         self._lock = threading.Lock()
         self._at_end: list[Callable[[], None]] = []
         self._thread: threading.Thread | None = None
+        self._group: Group | None = None
+        self._stop_at: int | None = None
 
     @property
     def requested(self) -> bool:
@@ -72,6 +86,43 @@ class Supervisor:
         """The exception that ends a run which has saved itself."""
         name = signal.Signals(self._signal).name if self._signal else "stop"
         return Stopped(f"{name}: {message}", _SIGNALS.get(self._signal, RESTART))
+
+    def join(self, group: "Group") -> None:
+        """From here on the run is of several processes, who hear of each other through `group`."""
+        self._group = group
+
+    def stops(self, step: int) -> bool:
+        """Asked before each step, on the main thread: is this where the run stops?
+
+        Several processes each say where they were when they heard of it, go on, and stop `AHEAD` steps after the
+        furthest of them: the same step for all, and none can have come so far without all words being said.
+        """
+        if not self.requested or self._group is None:
+            return self.requested
+        if self._stop_at is None:
+            with self._lock:
+                if self._may_end:
+                    return False  # The thread is about to end the process.
+                if self._group.index not in (places := self._group.told("at")):
+                    self._group.tell("at", step)
+                    places = self._group.told("at")
+            if len(places) == self._group.count and None not in places.values():
+                self._stop_at = max(places.values()) + AHEAD
+        return self._stop_at is not None and step >= self._stop_at
+
+    def fail(self, code: int, message: str) -> NoReturn:
+        """Ends this process, and with it the other ones of its run: what it would have been told is told to them."""
+        if self._group is None:
+            sys.exit(code)
+        self._group.tell("failed", [code, message])
+        self._end(code)
+
+    def wait_for_blame(self, seconds: float) -> None:
+        """A program that all processes share has failed here. Returns if it has everywhere, or for `seconds` nowhere
+        else; else the process whose end was the cause ends this one, by its note or by being missed."""
+        if self._group is not None:
+            self._group.tell("error", True)
+            self._group.told_by_all("error", seconds)
 
     def at_end(self, action: Callable[[], None]) -> None:
         """`action` (short, on any thread) comes before the process is ended by the thread."""
@@ -129,6 +180,8 @@ class Supervisor:
                 self._asked_to_stop(number)
             if self._hang_seconds and time.monotonic() - self.ledger.beat > self._hang_seconds:
                 self._hangs()
+            if self._group is not None:
+                self._listen(self._group)
             if self.requested:
                 self._end_if_safe()
 
@@ -136,26 +189,54 @@ class Supervisor:
         """Seconds until there is something to look at without a signal."""
         if self.requested:
             return 0.05
-        return min(self._hang_seconds / 4, 10.0) if self._hang_seconds else None
+        waits = [self._group.interval] if self._group is not None else []
+        waits += [min(self._hang_seconds / 4, 10.0)] if self._hang_seconds else []
+        return min(waits, default=None)
+
+    def _listen(self, group: "Group") -> None:
+        """What the other processes had to say."""
+        try:
+            stops, failures, places = (group.told(name) for name in ("stop", "failed", "at"))
+        except Exception:
+            return  # The coordinator is gone: JAX ends this process.
+        for index, (code, message) in failures.items():
+            if index != group.index:
+                _say(f"process {index} ended with {code}: {message}")
+                self._end(code)
+        for index, number in stops.items():
+            if index != group.index and self._signal is None:
+                self._signal = number
+                _say(f"process {index} heard {signal.Signals(number).name}; this one is {self._where()}")
+        if self.requested and any(place is None for index, place in places.items() if index != group.index):
+            # It had nothing to save, or had just saved; nor can this one save without it.
+            self._end_at_once("nothing was lost; the same command goes on from here")
 
     def _asked_to_stop(self, number: int) -> None:
         if number in _SIGNALS and self._signal is None:
             self._signal = number
             _say(f"{signal.Signals(number).name} {self._where()}: stopping as soon as the state is saved")
+            if self._group is not None:
+                self._group.tell("stop", number)
 
     def _end_if_safe(self) -> None:
         with self._lock:
             if not self._may_end:
                 return
             code, done = _SIGNALS[self._signal], "nothing was lost; the same command goes on from here"
-            if self._save is not None:
+            # Several processes save before they enter a safe stretch.
+            if self._save is not None and self._group is None:
                 try:
                     self._save()
                     done = "saved; the same command goes on from here"
                 except Exception as error:  # The process ends either way: say why the last moment was not kept.
                     code, done = 1, f"NOT saved, {type(error).__name__}: {error}"
-            _say(f"{signal.Signals(self._signal).name} {self._where()}: {done}")
-            self._end(code)
+            if self._group is not None:
+                self._group.tell("at", None)
+            self._end_at_once(done, code)
+
+    def _end_at_once(self, done: str, code: int | None = None) -> NoReturn:
+        _say(f"{signal.Signals(self._signal).name} {self._where()}: {done}")
+        self._end(_SIGNALS[self._signal] if code is None else code)
 
     def _hangs(self) -> None:
         seconds = time.monotonic() - self.ledger.beat
@@ -175,11 +256,22 @@ class Supervisor:
         step = "" if self.ledger.step is None else f" after step {self.ledger.step}"
         return f"in {self.ledger.phase.replace('_', ' ')}{step}"
 
-    def _end(self, code: int) -> None:
+    def _leave(self, group: "Group") -> None:
+        """The coordinator goes last: without it the others would be ended by JAX, with a code of its own."""
+        try:
+            group.tell("gone", True)
+            if group.index == 0:
+                group.told_by_all("gone", LONGEST_FAREWELL)
+        except Exception as error:
+            _say(f"the other processes could not be told: {' '.join(str(error).split())[:200]}")
+
+    def _end(self, code: int) -> NoReturn:
         """Ends the process from this thread: the main one may be in compiled code that nothing interrupts."""
         self.ledger.flush()
         for action in self._at_end:
             action()
+        if self._group is not None:
+            self._leave(self._group)
         sys.__stdout__.flush()
         sys.__stderr__.flush()
         os._exit(code)

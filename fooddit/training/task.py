@@ -23,6 +23,7 @@ class TrainConfig:
     max_skipped: non-finite steps in a row after which the run stops.
     hang_seconds: without progress for so long a run dumps its stacks and exits with 42, which asks for a restart; more
       than the longest compilation and evaluation take. 0 waits for ever.
+    heartbeat_seconds: of several processes, one that gives no sign of life for so long is given up, and the run ends.
     """
 
     steps: int = field(default=1000, metadata=OPERATIONAL)
@@ -31,6 +32,7 @@ class TrainConfig:
     log_every: int = field(default=20, metadata=OPERATIONAL)
     max_skipped: int = field(default=20, metadata=OPERATIONAL)
     hang_seconds: float = field(default=1800.0, metadata=OPERATIONAL)
+    heartbeat_seconds: int = field(default=100, metadata=OPERATIONAL)
 
     def __post_init__(self):
         for name in ("steps", "accumulate", "log_every", "max_skipped"):
@@ -43,6 +45,8 @@ class TrainConfig:
                 f"train.hang_seconds must be 0 (no watch) or at least 10, found {self.hang_seconds}: a run that only "
                 "compiles would be restarted for ever"
             )
+        if self.heartbeat_seconds < 5:
+            raise ValueError(f"train.heartbeat_seconds must be at least 5, found {self.heartbeat_seconds}")
 
 
 @dataclass(frozen=True)
@@ -128,7 +132,7 @@ class StepProgram(Protocol):
       shapes, axes: trees of the trainable parameters' shapes and logical axis names.
       frozen: arrays that the step reads and does not train; not in the checkpoint.
       flops_per_example: model FLOPs of one example's forward and backward pass.
-      batch_shapes: of the global batch that `device_batch` takes.
+      batch_shapes: of the global batch that `device_batch` takes; "index", the examples' global numbers, is among them.
     """
 
     shapes: Any
@@ -156,8 +160,8 @@ class Task(StepProgram, Protocol):
 
     metadata: dict
 
-    def batches(self, position: int, shard: tuple[int, int]) -> BatchIterator:
-        """The batches from a position on; `shard` is (index, count) of this process."""
+    def batches(self, position: int, rows: np.ndarray | None = None) -> BatchIterator:
+        """The batches from a position on: of each the rows that this process's devices hold, all of them if None."""
 
     def evaluate(self, params: Any, frozen: Any, step: int) -> Evaluation:
-        """Judges parameters (the averaged ones)."""
+        """Judges parameters (the averaged ones). Every process of a run calls it, and the first one's words count."""

@@ -100,7 +100,7 @@ def test_replacements_are_the_same_everywhere(damaged):
     assert not {*np.concatenate([batch["record"] for batch in expected])} & {*BAD}
     assert_same(draw(damaged, 24, options={"threads": 5, "prefetch": 1})[0], expected)
     for shards in (2, 4):
-        parts = [draw(damaged, 24, shard_index=i, shard_count=shards)[0] for i in range(shards)]
+        parts = [draw(damaged, 24, rows=rows)[0] for rows in np.split(np.arange(8), shards)]
         joined = [{name: np.concatenate([p[b][name] for p in parts]) for name in expected[0]} for b in range(24)]
         assert_same(joined, expected)
     for start in (1, 13):

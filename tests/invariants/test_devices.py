@@ -20,7 +20,11 @@ MESHES = [
     *(MeshConfig(data=n) for n in (2, 4, 8)),
     *(MeshConfig(data=1, fsdp=n) for n in (2, 4, 8)),
     *(MeshConfig(data=1, tensor=n) for n in (2, 4, 8)),
+    *(MeshConfig(data=1, sequence=n) for n in (2, 4, 8)),
+    *(MeshConfig(slice=n) for n in (2, 4)),
     MeshConfig(data=2, fsdp=2, tensor=2),
+    MeshConfig(slice=2, data=1, fsdp=2, sequence=2),
+    MeshConfig(data=1, fsdp=2, tensor=2, sequence=2),
 ]
 STEPS = 3
 
@@ -41,9 +45,15 @@ def task(tmp_path_factory):
     return Denoise(build(DenoiseExperiment, values), folder.parent)
 
 
+def mesh_of(config: MeshConfig) -> jax.sharding.Mesh:
+    """Over as many devices as it asks for; all eight where it leaves the number open."""
+    count = math.prod(dataclasses.astuple(dataclasses.replace(config, slice=max(config.slice, 1))))
+    return make_mesh(config, jax.devices()[: count if count > 0 else None])
+
+
 def start(task, config: MeshConfig) -> State:
     """The first state, made in place on the mesh as the loop makes it."""
-    mesh = make_mesh(config, jax.devices()[: math.prod(dataclasses.astuple(config))])
+    mesh = mesh_of(config)
     optimizer = make_optimizer(task.experiment.optimizer, 10, task.axes)
 
     def make(key):
@@ -58,8 +68,8 @@ def shardings_of(tree):
 
 
 def draw(task, hosts: int) -> list[dict[str, np.ndarray]]:
-    """The first global batches as `hosts` processes would draw them, each its own slice."""
-    streams = [task.batches(0, (host, hosts)) for host in range(hosts)]
+    """The first global batches as `hosts` processes would draw them, each its own rows."""
+    streams = [task.batches(0, rows) for rows in np.split(np.arange(task.experiment.data.batch_size), hosts)]
     steps = [[next(stream) for stream in streams] for _ in range(STEPS)]
     for stream in streams:
         stream.close()
@@ -68,14 +78,15 @@ def draw(task, hosts: int) -> list[dict[str, np.ndarray]]:
 
 def train(task, config: MeshConfig, state: State, batches) -> tuple[list[float], State]:
     """Losses of the loop's own step for each batch, and the last state."""
-    mesh = make_mesh(config, jax.devices()[: math.prod(dataclasses.astuple(config))])
+    mesh = mesh_of(config)
     optimizer = make_optimizer(task.experiment.optimizer, 10, task.axes)
     abstract = abstract_state(task, optimizer, mesh)
     encode, step = jax.jit(task.device_batch), jit_step(task, task.experiment, optimizer, abstract)
     state, losses = jax.device_put(state, shardings_of(abstract)), []
-    for batch in batches:
-        state, metrics = step(state, {}, encode({}, jax.device_put(batch, batch_sharding(mesh))))
-        losses.append(float(metrics["loss"]))
+    with jax.set_mesh(mesh):
+        for batch in batches:
+            state, metrics = step(state, {}, encode({}, jax.device_put(batch, batch_sharding(mesh))))
+            losses.append(float(metrics["loss"]))
     assert shardings_of(state) == shardings_of(abstract)
     return losses, state
 
@@ -101,7 +112,7 @@ def test_a_mesh_equals_one_device(task, first, batches, one_device, config):
     np.testing.assert_allclose(losses, one_device[0], rtol=1e-5)
     assert losses[0] != losses[-1]
     sharded = [leaf for leaf in jax.tree.leaves(state.params) if not leaf.sharding.is_fully_replicated]
-    assert bool(sharded) == (config.fsdp > 1 or config.tensor > 1)
+    assert bool(sharded) == (max(config.fsdp, config.tensor, config.sequence) > 1)
     for found, expected in zip(jax.tree.leaves(state.params), jax.tree.leaves(one_device[1].params)):
         np.testing.assert_allclose(found, expected, atol=5e-5)
 

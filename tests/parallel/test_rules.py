@@ -1,11 +1,26 @@
+from dataclasses import dataclass
+
 import jax
 import jax.numpy as jnp
 import optax
 import pytest
 from jax.sharding import AxisType, PartitionSpec
 
-from fooddit.parallel import MeshConfig, batch_sharding, make_mesh, parameter_shardings, state_shardings
-from fooddit.parallel.rules import FSDP_MINIMUM, parameter_sharding
+from fooddit.config import ConfigError
+from fooddit.parallel import (
+    MeshConfig,
+    batch_shares,
+    batch_sharding,
+    make_mesh,
+    parameter_shardings,
+    state_shardings,
+)
+from fooddit.parallel.rules import (
+    FSDP_MINIMUM,
+    cross_attention_partition,
+    parameter_sharding,
+    self_attention_partition,
+)
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +50,8 @@ def test_axes_of_a_parameter_follow_the_table(mesh, shape, axes, expected):
     assert parameter_sharding(mesh, shape, axes).spec == PartitionSpec(*expected)
 
 
-def test_the_batch_goes_over_both_data_parallel_axes(mesh):
-    assert batch_sharding(mesh).spec == PartitionSpec(("data", "fsdp"))
+def test_the_batch_goes_over_all_data_parallel_axes(mesh):
+    assert batch_sharding(mesh).spec == PartitionSpec(("slice", "data", "fsdp"))
     placed = jax.device_put(jnp.arange(8), batch_sharding(mesh))
     assert {shard.data.shape for shard in placed.addressable_shards} == {(2,)}
 
@@ -71,9 +86,57 @@ def test_a_tree_of_parameters_and_its_optimizer_state(mesh):
 
 def test_all_axes_are_auto_and_one_may_take_what_is_left():
     mesh = make_mesh(MeshConfig(data=2, fsdp=-1, tensor=2))
-    assert dict(mesh.shape) == {"data": 2, "fsdp": 2, "tensor": 2}
+    assert tuple(mesh.shape.items()) == (("slice", 1), ("data", 2), ("fsdp", 2), ("tensor", 2), ("sequence", 1))
     assert set(mesh.axis_types) == {AxisType.Auto}
-    assert dict(make_mesh(devices=jax.devices()[:3]).shape) == {"data": 3, "fsdp": 1, "tensor": 1}
+    assert make_mesh(devices=jax.devices()[:3]).shape["data"] == 3
+
+
+def test_parameters_are_cut_over_the_sequence_axis_too():
+    mesh = make_mesh(MeshConfig(data=1, fsdp=2, sequence=4))
+    assert parameter_sharding(mesh, (16, 6), ("embed", "mlp")).spec == PartitionSpec(("fsdp", "sequence"), None)
+    # By as many axes as divide it.
+    assert parameter_sharding(mesh, (6, 6), ("embed", "mlp")).spec == PartitionSpec("fsdp", None)
+
+
+def test_slices_are_runs_of_the_devices_and_the_outermost_axis():
+    devices = jax.devices()
+    mesh = make_mesh(MeshConfig(slice=2, fsdp=2), devices)
+    assert [{d.id for d in part.flat} for part in mesh.devices] == [{0, 1, 2, 3}, {4, 5, 6, 7}]
+    assert batch_shares(mesh) == 8
+
+
+@dataclass(frozen=True)
+class TPU:
+    """What a mesh asks of a device of a slice."""
+
+    id: int
+    slice_index: int
+    platform: str = "tpu"
+    device_kind: str = "none"
+    process_index: int = 0
+    core_on_chip: int = 0
+
+    @property
+    def coords(self):
+        return self.id // 2, 0, 0
+
+
+def test_slices_of_the_hardware_are_found_and_kept_together():
+    devices = [TPU(i, i % 2) for i in range(8)]
+    mesh = make_mesh(MeshConfig(fsdp=2), devices)
+    assert mesh.shape["slice"] == 2 and mesh.shape["data"] == 2
+    assert [{d.slice_index for d in part.flat} for part in mesh.devices] == [{0}, {1}]
+    with pytest.raises(ValueError, match="found 4, the devices are of 2 slices; expected 0"):
+        make_mesh(MeshConfig(slice=4), devices)
+
+
+def test_self_attention_exchanges_tokens_for_heads():
+    with jax.set_mesh(make_mesh(MeshConfig(data=2, tensor=2, sequence=2))):
+        assert cross_attention_partition(4, 64, 8) == PartitionSpec("data", "sequence", "tensor")
+        assert self_attention_partition(4, 8) == PartitionSpec("data", None, ("tensor", "sequence"))
+        with pytest.raises(ConfigError, match="found 2 .times tensor 2., expected a divisor of the 6 heads"):
+            self_attention_partition(4, 6)
+    assert self_attention_partition(4, 6) is None
 
 
 @pytest.mark.parametrize(

@@ -50,13 +50,14 @@ class LineTask:
     def __init__(self, features=1, poison=10**9, dataset="numbers"):
         self.shapes = {"weight": {"kernel": jax.ShapeDtypeStruct((features, 1), jnp.float32)}}
         self.axes = {"weight": {"kernel": None}}
+        self.batch_shapes = {"index": jax.ShapeDtypeStruct((8,), jnp.int32)}
         self.frozen, self.metadata, self.flops_per_example = {}, {"kind": "line"}, 12.0
         self.log, self.evaluated, self._poison, self._dataset = [], [], poison, dataset
 
     def init(self, key):
         return jax.tree.map(lambda s: jnp.zeros(s.shape), self.shapes)
 
-    def batches(self, position, shard):
+    def batches(self, position, rows=None):
         return Numbers(position, self.log, self._poison, self._dataset)
 
     def device_batch(self, frozen, batch):
