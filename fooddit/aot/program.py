@@ -12,7 +12,7 @@ from fooddit.aot.operations import flops
 from fooddit.aot.topology import Topology
 from fooddit.config import ConfigError
 from fooddit.models.drawing import Artist
-from fooddit.parallel import batch_shares, batch_sharding, make_mesh, parameter_shardings
+from fooddit.parallel import batch_sharding, batch_shares, make_mesh, parameter_shardings
 from fooddit.tasks import step_class
 from fooddit.training.loop import abstract_state, jit_step
 from fooddit.training.optimizer import make_optimizer

@@ -114,7 +114,9 @@ def decoupled_cross_attention(
         scale = jnp.asarray(image_scale, jnp.float32)
         check_shape("image_scale", scale, (), q.shape[:1])
         (batched if scale.ndim else whole)["image_scale"] = scale
-    return _first_that_works("decoupled_cross_attention", implementation, partition, queries, keys, batched, whole, options)
+    return _first_that_works(
+        "decoupled_cross_attention", implementation, partition, queries, keys, batched, whole, options
+    )
 
 
 def _first_that_works(name, implementation, partition, queries, keys, batched, whole, options) -> Array:

@@ -2,8 +2,8 @@
 
 from fooddit.parallel.mesh import MeshConfig, make_mesh
 from fooddit.parallel.rules import (
-    batch_shares,
     batch_sharding,
+    batch_shares,
     parameter_shardings,
     shard_batch,
     shard_tokens,

@@ -5,7 +5,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from fooddit.config import ConfigError
-from fooddit.parallel.rules import batch_shares, batch_sharding
+from fooddit.parallel.rules import batch_sharding, batch_shares
 
 
 def local_rows(mesh: Mesh | None, batch_size: int) -> np.ndarray:

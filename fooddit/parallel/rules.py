@@ -30,8 +30,8 @@ FSDP_MINIMUM = 2**16
 def parameter_sharding(mesh: Mesh, shape: tuple[int, ...], axes: tuple[str, ...] | None) -> NamedSharding:
     """The sharding of one parameter: by its logical axes, or the largest divisible dimension as "embed".
 
-    A dimension is cut by as many of its mesh axes as divide it, the first ones first. `axes` names the trailing dimensions; leading ones (the
-    stack of scanned blocks) are "layers".
+    A dimension is cut by as many of its mesh axes as divide it, the first ones first. `axes` names the trailing
+    dimensions; leading ones (the stack of scanned blocks) are "layers".
     """
     if axes is None:
         return NamedSharding(mesh, _largest_dimension(mesh, shape))

@@ -21,6 +21,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint.options import AtomicityMode, AtomicityOptions
 
+from fooddit.parallel.processes import any_process, from_first, wait_for_all
 from fooddit.training import checkpoint_layout as layout
 from fooddit.training.checkpoint_housekeeping import discard_uncommitted, empty_trash, keep_house, move_step
 from fooddit.training.checkpoint_layout import (
@@ -93,6 +94,7 @@ class Checkpointer:
             self.directory.mkdir(parents=True, exist_ok=True)
             empty_trash(self.directory)
             discard_uncommitted(self.directory)
+        wait_for_all("checkpoints are tidy")
         # By default orbax takes a step without commit file for whole, and deletes an old one file by file where it
         # stands. Renamed into the trash first, it is there or it is not, whenever the process is killed. Nothing can be
         # renamed on an object store: there we remove old steps ourselves, the commit file first.
@@ -147,7 +149,8 @@ class Checkpointer:
             self.newest = layout.pick_step(self.directory, step)
             return self._restore(step, abstract_state)
         damaged: list[CheckpointCorrupted] = []
-        for step in reversed(self.steps()):
+        # A store may list a new step to one process and not yet to another.
+        for step in reversed(from_first(lambda: {"steps": self.steps()})["steps"]):
             try:
                 restored = self._restore(step, abstract_state)
             except CheckpointCorrupted as error:
@@ -177,13 +180,26 @@ class Checkpointer:
             self._manager.close()
 
     def _restore(self, step: int, abstract_state: Any) -> tuple[Any, dict]:
-        check_files(self.directory, step)
+        """Several processes all restore it, or all raise."""
+        wanted, problem, read = layout.named_leaves(abstract_state), None, None
+        try:
+            read = self._read(step, wanted)
+        except Exception as error:
+            problem = error
+        if any_process(problem is not None):
+            raise problem or CheckpointCorrupted(self.directory, step, ["another process could not read its part"])
+        record, metadata, arrays = read
+        layout.check_arrays(self.directory, step, record, arrays)
+        return jax.tree.unflatten(jax.tree.structure(abstract_state), [arrays[name] for name in wanted]), metadata
+
+    def _read(self, step: int, wanted: Mapping[str, Any]) -> tuple[dict, dict, dict]:
+        """The record, the metadata and the arrays, whose checksums nobody has compared yet."""
+        if jax.process_index() == 0:
+            check_files(self.directory, step)
         record, metadata = layout.read_record(self.directory, step)
-        wanted = layout.named_leaves(abstract_state)
         _check_structure(self.directory / str(step), record["arrays"], wanted)
         restore_args = {name: _restore_args(name, leaf) for name, leaf in wanted.items()}
-        arrays = layout.read_arrays(self.directory, step, record, restore_args)
-        return jax.tree.unflatten(jax.tree.structure(abstract_state), [arrays[name] for name in wanted]), metadata
+        return record, metadata, layout.load_arrays(self.directory, step, record, restore_args)
 
     def _set_aside(self, damaged: list[CheckpointCorrupted], taken: int) -> None:
         """Moves damaged steps out of the way: the run will come to their numbers again."""
@@ -197,6 +213,7 @@ class Checkpointer:
                 move_step(self.directory / str(error.step), target)
                 print(f"WARNING: moved to {target}; going on from step {taken}", file=sys.stderr, flush=True)
         if damaged:
+            wait_for_all("damaged steps are away")
             self._manager.reload()
 
     def _check_room(self, leaves: Mapping[str, jax.Array]) -> None:

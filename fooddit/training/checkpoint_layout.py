@@ -22,6 +22,7 @@ TRASH = "trash"
 DAMAGED = "damaged"
 COMMITTED = "commit_success.txt"
 ITEMS = ("state", "metadata", "checksums")
+_ONE = ocp.options.MultiprocessingOptions()
 # What orbax raises on damaged files: tensorstore's errors are ValueErrors, and so are those of JSON and of UTF-8.
 _READ_ERRORS = (ValueError, KeyError, TypeError, OSError)
 
@@ -147,19 +148,31 @@ def read_arrays(
     directory: epath.Path, step: int, record: Mapping[str, Any], wanted: Mapping[str, ocp.RestoreArgs]
 ) -> dict[str, Any]:
     """The wanted arrays by name, each checked against the record. Raises CheckpointCorrupted, naming the arrays."""
+    arrays = load_arrays(directory, step, record, wanted)
+    check_arrays(directory, step, record, arrays)
+    return arrays
+
+
+def load_arrays(
+    directory: epath.Path, step: int, record: Mapping[str, Any], wanted: Mapping[str, ocp.RestoreArgs]
+) -> dict[str, Any]:
+    """The wanted arrays by name, unchecked: of each the parts that this process's devices hold."""
     partial = len(wanted) < len(record["arrays"])
     item = nest(dict.fromkeys(wanted, 0))
     args = ocp.args.PyTreeRestore(item=item, restore_args=nest(wanted), partial_restore=partial)
-    arrays = named_leaves(_read(directory, step, "state", ocp.PyTreeCheckpointHandler(), args))
+    return named_leaves(_read(directory, step, "state", ocp.PyTreeCheckpointHandler(), args))
+
+
+def check_arrays(directory: epath.Path, step: int, record: Mapping[str, Any], arrays: Mapping[str, Any]) -> None:
+    """Raises CheckpointCorrupted, naming the arrays that are not the record's. With several processes all call it."""
     found = describe(arrays)
     problems = [
-        f"state: {name}: found {_show(found.get(name))}, expected {_show(record['arrays'][name])}"
-        for name in wanted
-        if found.get(name) != record["arrays"][name]
+        f"state: {name}: found {_show(found[name])}, expected {_show(record['arrays'][name])}"
+        for name in arrays
+        if found[name] != record["arrays"][name]
     ]
     if problems:
         raise CheckpointCorrupted(directory, step, problems)
-    return arrays
 
 
 def pick_step(directory: epath.Path, step: int | None) -> int:
@@ -172,7 +185,11 @@ def pick_step(directory: epath.Path, step: int | None) -> int:
 
 
 def _read(directory: epath.Path, step: int, item: str, handler: ocp.CheckpointHandler, args: Any) -> Any:
-    reader = ocp.Checkpointer(handler)
+    # By itself: a process that finds damage must not keep the others waiting for it.
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=None, active_processes={jax.process_index()}, barrier_sync_key_prefix=f"{jax.process_index()}"
+    )
+    reader = ocp.Checkpointer(handler, multiprocessing_options=alone if jax.process_count() > 1 else _ONE)
     try:
         return reader.restore(directory / str(step) / item, args=args)
     except Exception as error:

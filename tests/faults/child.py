@@ -1,6 +1,7 @@
 """main.py in a process that fails on purpose: python child.py SCENARIO.json FLAGS...
 
-SCENARIO: {"ids": file that gets "STEP HASH" for every batch that is drawn,
+SCENARIO: {"ids": file that gets "STEP INDEX:HASH INDEX:HASH ..." for every batch that is drawn,
+           "process": which of several processes what follows is for, all if it is missing; each has an ids file,
            "signal": number, "phase": name, "nth": which entry into that phase, "delay": seconds after it,
            "hang_at": position at which the input pipeline never answers,
            "step_seconds": how long a batch is waited for,
@@ -18,6 +19,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 scenario = json.loads(Path(sys.argv.pop(1)).read_text())
+# Of --distributed=HOST:PORT,COUNT,INDEX.
+process = next((int(flag.rsplit(",", 1)[1]) for flag in sys.argv if flag.startswith("--distributed=")), None)
+if process is not None:
+    scenario["ids"] += f".{process}"
+if scenario.get("process", process) != process:
+    scenario = {"ids": scenario["ids"]}
 
 
 def signal_in_phase() -> None:
@@ -58,9 +65,10 @@ def watch_batches() -> None:
         if self.fingerprint["split"] != "train":
             return batch
         time.sleep(scenario.get("step_seconds", 0.0))
-        digest = hashlib.sha256(b"".join(batch[name].tobytes() for name in ("index", "record", "text"))).hexdigest()
+        rows = zip(*(batch[name] for name in ("index", "record", "text")), strict=True)
+        found = [f"{row[0]}:{hashlib.sha256(b''.join(x.tobytes() for x in row)).hexdigest()[:16]}" for row in rows]
         with open(scenario["ids"], "a") as file:
-            file.write(f"{self.position} {digest}\n")
+            file.write(f"{self.position} {' '.join(found)}\n")
         return batch
 
     PositionBatches.__next__ = drawing

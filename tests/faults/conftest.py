@@ -37,10 +37,14 @@ class Trainer:
         self, workdir: Path, *flags: str, prefix: tuple[str, ...] = (), about: Path | None = None, **scenario
     ) -> subprocess.CompletedProcess:
         """One start of the run in `workdir`, with a fault (tests/faults/child.py); its output is text."""
+        command = [*prefix, *self.command(workdir, *flags, about=about, **scenario)]
+        environment = {**os.environ, "XLA_FLAGS": self.xla_flags, "PYTHONPATH": str(ROOT)}
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=180)
+
+    def command(self, workdir: Path, *flags: str, about: Path | None = None, **scenario) -> list[str]:
         about = workdir.parent / f"{workdir.name}-scenario.json" if about is None else about
         about.write_text(json.dumps({"ids": str(self.ids(workdir)), **scenario}))
-        command = [
-            *prefix,
+        return [
             sys.executable,
             str(HERE / "child.py"),
             str(about),
@@ -56,8 +60,6 @@ class Trainer:
             "--config.evaluation.nearest=False",
             *flags,
         ]
-        environment = {**os.environ, "XLA_FLAGS": self.xla_flags, "PYTHONPATH": str(ROOT)}
-        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=180)
 
     def ids(self, workdir: Path) -> Path:
         return workdir.parent / f"{workdir.name}-ids.txt"
@@ -83,14 +85,15 @@ def flat(tree: dict, path: str = "") -> dict[str, np.ndarray]:
     return leaves
 
 
-def last(ids: Path) -> dict[str, str]:
-    """The hash of every batch, by position; of one that was drawn twice the later, and both must be the same."""
-    found: dict[str, str] = {}
-    for line in ids.read_text().splitlines():
-        position, digest = line.split()
-        assert found.setdefault(position, digest) == digest, position
+def last(*ids: Path) -> dict[tuple[int, str], str]:
+    """The hash of every example, by position and number; one that was drawn twice must be the same."""
+    found: dict[tuple[int, str], str] = {}
+    for line in "".join(path.read_text() for path in ids).splitlines():
+        position, *examples = line.split()
+        for number, digest in (example.split(":") for example in examples):
+            assert found.setdefault((int(position), number), digest) == digest, position
     # Batches that were read ahead and never used come after the last step.
-    return {position: digest for position, digest in found.items() if int(position) <= STEPS}
+    return {key: digest for key, digest in found.items() if key[0] <= STEPS}
 
 
 def values(workdir: Path) -> dict[tuple[int, str], float]:

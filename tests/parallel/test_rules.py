@@ -9,8 +9,8 @@ from jax.sharding import AxisType, PartitionSpec
 from fooddit.config import ConfigError
 from fooddit.parallel import (
     MeshConfig,
-    batch_shares,
     batch_sharding,
+    batch_shares,
     make_mesh,
     parameter_shardings,
     state_shardings,

@@ -1,0 +1,150 @@
+"""Several processes of one run on this machine, joined over its own network: started, watched, started again.
+
+For a try of what a pod does without one, and for tests. On a CPU they talk through gloo.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from launch.exit_codes import DONE, MENDABLE, explain, restarts
+
+ROOT = Path(__file__).resolve().parent.parent
+# Seconds beyond the heartbeat that the others have to end after one process has.
+PATIENCE = 10.0
+POLL = 0.05
+
+
+@dataclass(frozen=True)
+class Local:
+    """count: processes. heartbeat_seconds: as the run's config has it."""
+
+    command: tuple[str, ...]
+    count: int
+    heartbeat_seconds: int = 100
+    max_restarts: int = 100
+
+
+def commands(local: Local, port: int) -> list[list[str]]:
+    """Of each process; pure."""
+    if local.count == 1:
+        return [list(local.command)]
+    return [[*local.command, f"--distributed=127.0.0.1:{port},{local.count},{i}"] for i in range(local.count)]
+
+
+def environment(count: int) -> dict[str, str]:
+    """One CPU device a process, unless XLA_FLAGS says otherwise."""
+    flags = os.environ.get("XLA_FLAGS", "")
+    if "xla_force_host_platform_device_count" not in flags and count > 1:
+        flags = f"{flags} --xla_force_host_platform_device_count=1".strip()
+    return {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
+
+
+def supervise(local: Local) -> int:
+    """Runs it to its end and returns its exit code: restarted after 42 and after any signal, not after 1 to 41.
+
+    SIGTERM and Ctrl-C go to all processes, which save and end; then nothing is restarted.
+    """
+    asked = _Asked()
+    with asked:
+        for attempt in range(local.max_restarts + 1):
+            if attempt:
+                _say(f"restart {attempt} of at most {local.max_restarts}")
+            code = _attempt(local, asked)
+            if asked.signal is not None or not restarts(code):
+                return code
+        _say(f"restarted {local.max_restarts} times, given up")
+        return code
+
+
+class _Asked:
+    """Signals that the launcher itself gets; with `with`, they are passed on to the processes there are."""
+
+    def __init__(self):
+        self.signal: int | None = None
+        self.processes: list[subprocess.Popen] = []
+
+    def __enter__(self):
+        self._before = {n: signal.signal(n, self._heard) for n in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def __exit__(self, *error):
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _heard(self, number: int, frame) -> None:
+        self.signal = number
+        for process in self.processes:
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM if number == signal.SIGTERM else signal.SIGINT)
+
+
+def _attempt(local: Local, asked: _Asked) -> int:
+    """One start of all processes, to the end of the last; the code that speaks for all."""
+    env = environment(local.count)
+    # Ctrl-C in a terminal goes to a whole group: in one of their own they get it from us, once.
+    start = {"cwd": ROOT, "env": env, "start_new_session": True}
+    processes = asked.processes = [
+        subprocess.Popen(command, stdout=None if i == 0 else subprocess.PIPE,
+                         stderr=None if i == 0 else subprocess.STDOUT, **start)
+        for i, command in enumerate(commands(local, _free_port()))
+    ]  # fmt: skip
+    readers = [threading.Thread(target=_prefix, args=(i, p), daemon=True) for i, p in enumerate(processes) if i]
+    for reader in readers:
+        reader.start()
+    codes = _wait(processes, local.heartbeat_seconds + PATIENCE)
+    for reader in readers:
+        reader.join(5)
+    for i, code in enumerate(codes):
+        if code != DONE:
+            _say(f"process {i} of {local.count} ended with {explain(code)}")
+    return _verdict(codes)
+
+
+def _wait(processes: Sequence[subprocess.Popen], patience: float) -> list[int]:
+    """Exit codes of all. After the first that is not 0 the others have `patience` seconds, then they are killed."""
+    deadline = None
+    while (codes := [process.poll() for process in processes]).count(None):
+        if deadline is None and any(codes):
+            deadline = time.monotonic() + patience
+        if deadline is not None and time.monotonic() > deadline:
+            for i, process in enumerate(processes):
+                if process.poll() is None:
+                    _say(f"process {i} has not ended {patience:.0f} s after another one: killed")
+                    process.kill()
+            deadline = float("inf")
+        time.sleep(POLL)
+    return codes
+
+
+def _verdict(codes: Sequence[int]) -> int:
+    """What a person has to mend comes first, then the wish to go on, then a signal."""
+    mendable = [code for code in codes if code in MENDABLE]
+    others = sorted((code for code in codes if code not in MENDABLE), key=abs)
+    if mendable:
+        return mendable[0]
+    return 42 if 42 in others else others[-1]
+
+
+def _prefix(index: int, process: subprocess.Popen) -> None:
+    """What processes but the first say, each line with its number: mostly errors."""
+    for line in process.stdout:
+        sys.stderr.write(f"[{index}] {line.decode(errors='replace')}")
+        sys.stderr.flush()
+
+
+def _free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]
+
+
+def _say(text: str) -> None:
+    print(f"launch: {text}", file=sys.stderr, flush=True)
