@@ -88,14 +88,14 @@ def run(experiment, workdir: str | os.PathLike, export: Path | None = None) -> N
     says: 0 done, 42 restart me, 3 no whole checkpoint, 1 what a person has to mend, as one message."""
     from fooddit.streams import outlive_readers
     from fooddit.training.goodput import Ledger
-    from fooddit.training.supervisor import INTERRUPTED, NOT_WHOLE, Stopped, Supervisor
+    from fooddit.training.supervisor import INTERRUPTED, NOT_WHOLE, RESTART, Stopped, Supervisor
 
     outlive_readers()
     with Supervisor(Ledger(started=_STARTED), hang_seconds=experiment.train.hang_seconds) as supervisor:
         # What takes seconds to import comes under the supervisor's eyes.
         from jax.errors import JaxRuntimeError
 
-        from fooddit.parallel.processes import Group, join
+        from fooddit.parallel.processes import Group, NotTogether, join
         from fooddit.training.checkpoint import NoWholeCheckpoint
 
         fail = partial(_fail, supervisor)
@@ -107,6 +107,9 @@ def run(experiment, workdir: str | os.PathLike, export: Path | None = None) -> N
                 task, result = _train(experiment, os.fspath(workdir), supervisor)
                 if export:
                     _export(task, result.params, export)
+        except NotTogether as error:
+            print(f"main.py: {error}", file=sys.stderr, flush=True)
+            os._exit(RESTART)  # What JAX left half open would be waited for.
         except Stopped as stopped:
             print(f"main.py: {stopped}; the same command goes on from there", file=sys.stderr)
             sys.exit(stopped.code)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from launch.exit_codes import DONE, MENDABLE, explain, restarts
+from launch.spec import LaunchSpec, command
 
 ROOT = Path(__file__).resolve().parent.parent
 # Seconds beyond the heartbeat that the others have to end after one process has.
@@ -24,12 +25,13 @@ POLL = 0.05
 
 @dataclass(frozen=True)
 class Local:
-    """count: processes. heartbeat_seconds: as the run's config has it."""
+    """count: processes. heartbeat_seconds: as the run's config has it. env: variables beside this process's own."""
 
     command: tuple[str, ...]
     count: int
     heartbeat_seconds: int = 100
     max_restarts: int = 100
+    env: tuple[tuple[str, str], ...] = ()
 
 
 def commands(local: Local, port: int) -> list[list[str]]:
@@ -39,12 +41,19 @@ def commands(local: Local, port: int) -> list[list[str]]:
     return [[*local.command, f"--distributed=127.0.0.1:{port},{local.count},{i}"] for i in range(local.count)]
 
 
-def environment(count: int) -> dict[str, str]:
-    """One CPU device a process, unless XLA_FLAGS says otherwise."""
-    flags = os.environ.get("XLA_FLAGS", "")
-    if "xla_force_host_platform_device_count" not in flags and count > 1:
-        flags = f"{flags} --xla_force_host_platform_device_count=1".strip()
-    return {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
+def environment(local: Local) -> dict[str, str]:
+    """Of each process: on a CPU, which is one device unless XLA_FLAGS says otherwise."""
+    return {**os.environ, "JAX_PLATFORMS": "cpu", **dict(local.env)}
+
+
+def run(spec: LaunchSpec) -> int:
+    """The run of a spec for "cpu:N": N processes of this Python."""
+    from fooddit.config_file import read_experiment
+
+    experiment = read_experiment([f"--config={ROOT / spec.config}", *spec.config_flags])
+    started = (sys.executable, *command(spec, "")[1:])
+    heartbeat = experiment.train.heartbeat_seconds
+    return supervise(Local(started, spec.hardware.hosts, heartbeat, spec.max_restarts, spec.env))
 
 
 def supervise(local: Local) -> int:
@@ -88,7 +97,7 @@ class _Asked:
 
 def _attempt(local: Local, asked: _Asked) -> int:
     """One start of all processes, to the end of the last; the code that speaks for all."""
-    env = environment(local.count)
+    env = environment(local)
     # Ctrl-C in a terminal goes to a whole group: in one of their own they get it from us, once.
     start = {"cwd": ROOT, "env": env, "start_new_session": True}
     processes = asked.processes = [

@@ -12,12 +12,19 @@ from collections.abc import Callable
 
 import jax
 import numpy as np
+from jax.errors import JaxRuntimeError
 from jax.experimental import multihost_utils
 
 from fooddit.config import ConfigError
 
+# Seconds until all processes must have come: some wait for a machine, or still load their image.
+LONGEST_WAIT = 900
 # Of an environment that starts one process a host, or a task: each would train alone without --distributed.
 _MANY = ("SLURM_NTASKS", "MEGASCALE_NUM_SLICES", "JOBSET_REPLICATED_JOB_REPLICAS")
+
+
+class NotTogether(RuntimeError):
+    """The processes of a run did not find each other in time: the same command may be started again."""
 
 
 def join(where: str, heartbeat_seconds: int = 100) -> None:
@@ -29,6 +36,7 @@ def join(where: str, heartbeat_seconds: int = 100) -> None:
 
     Raises:
       ConfigError: another form, or one process where the environment has several.
+      NotTogether: the others did not come, or the coordinator is not there (yet).
     """
     if not where:
         if many := next((name for name in _MANY if int(os.environ.get(name) or 1) > 1), None):
@@ -41,7 +49,13 @@ def join(where: str, heartbeat_seconds: int = 100) -> None:
     # The service that hears SIGTERM for JAX would take it from our supervisor.
     jax.config.update("jax_enable_preemption_service", False)
     try:
-        jax.distributed.initialize(**known, heartbeat_timeout_seconds=heartbeat_seconds)
+        jax.distributed.initialize(
+            **known, heartbeat_timeout_seconds=heartbeat_seconds, initialization_timeout=LONGEST_WAIT
+        )
+    except JaxRuntimeError as error:
+        raise NotTogether(
+            f"--distributed={where}: the processes did not come together: {' '.join(str(error).split())[:300]}"
+        ) from error
     except (RuntimeError, ValueError) as error:
         if where == "auto" and "should be defined" in str(error):
             raise ConfigError(
