@@ -35,8 +35,6 @@ setup(
         "tpu": ["jax[tpu]"],
         "cuda": ["jax[cuda13]"],
         "gcs": ["gcsfs>=2026.9"],
-        # For launch/run.py.
-        "launch": ["pyyaml>=6"],
         # tensorflow-datasets needs importlib_resources and does not say so.
         "prep": ["importlib_resources>=6", "pyarrow>=18", "tensorflow-datasets>=4.9.10"],
         "test": [

@@ -154,6 +154,15 @@ def test_two_slices_send_gradients_over_the_network():
 
 
 @needs_libtpu
+def test_tokens_are_exchanged_for_heads_and_back():
+    wide = ("--config.model.width=512", "--config.model.head_dim=128", "--config.model.depth=2")
+    _, found = figures("--config=configs/stage1.py:quick", *wide, "--config.mesh.data=1", "--config.mesh.sequence=4")
+    assert found["collective_bytes"]["all-to-all"] > 0
+    # One head of all 64 tokens a chip, but a quarter of the queries for the text's keys.
+    assert {name.split()[0] for name in found["kernels"]} >= {"self_attention", "cross_attention"}
+
+
+@needs_libtpu
 def test_xl_compiles_for_its_pod_in_time():
     code, found = figures("--config=configs/stage1.py")
     assert code == 0 and found["topology"] == "v6e:16x16"

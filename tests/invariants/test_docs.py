@@ -43,7 +43,7 @@ def test_the_commands_of_a_page_run(page, environment, tmp_path):
     if page in COMPILING:
         # The suite's flags are of the CPU's compiler; the others end the process at a flag that they do not know.
         environment = {name: value for name, value in environment.items() if name != "XLA_FLAGS"}
-    for name in ("main.py", "configs", "fooddit"):
+    for name in ("main.py", "configs", "fooddit", "launch"):
         (tmp_path / name).symlink_to(ROOT / name)
     (tmp_path / "docs").mkdir()
     blocks = _BLOCK.findall((ROOT / page).read_text(encoding="utf-8"))
