@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import PartitionSpec
 
 from fooddit.kernels import Unsupported, reference, self_attention
 from fooddit.kernels.dispatch import Target, target
@@ -14,6 +13,7 @@ from fooddit.kernels.tpu_cross_attention import tpu_decoupled_cross_attention
 from fooddit.kernels.tpu_self_attention import tpu_self_attention
 from fooddit.kernels.tpu_sharding import on_each_device, tpu_generation
 from fooddit.parallel import MeshConfig, make_mesh
+from fooddit.parallel.rules import cross_attention_partition, self_attention_partition
 
 HEADS, HEAD_DIM, TOKENS, BATCH = 4, 64, 128, 4
 GAINS = {"q_scale": jnp.ones(HEAD_DIM), "k_scale": jnp.linspace(0.5, 1.5, HEAD_DIM)}
@@ -56,20 +56,27 @@ def test_a_tpu_without_block_sizes_is_refused():
         tpu_generation(Target("tpu", "TPU v3"))
 
 
-def test_on_a_mesh_each_device_takes_its_examples_and_heads():
-    mesh = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
+@pytest.mark.parametrize(
+    "config", [MeshConfig(data=2, fsdp=2, tensor=2), MeshConfig(data=2, fsdp=2, sequence=2)], ids=["tensor", "sequence"]
+)
+def test_on_a_mesh_each_device_takes_its_examples_and_heads(config):
+    """And with a sequence axis its share of the queries in cross-attention, of the heads in self-attention."""
     q, k, v, text_k, text_v, image_k, image_v, d_out = draws(8)
     mask = jnp.arange(TOKENS) < jnp.array([[TOKENS], [50], [1], [0]])
     scale = jnp.array([0.0, 0.5, 1.0, 2.0])
-    run = partial(on_each_device, num_heads=HEADS, partition=PartitionSpec(("data", "fsdp"), None, "tensor"))
+    run = partial(on_each_device, num_heads=HEADS)
     gains = {"q_scale": GAINS["q_scale"], "text_k_scale": GAINS["k_scale"], "image_k_scale": GAINS["k_scale"]}
 
     def kernels(q, k, v, image_k, scale):
-        whole, wide = GAINS | {"positions": POSITIONS}, {"q": q, "k": k, "v": v}
-        x = run(partial(tpu_self_attention, interpret=True), wide=wide, batched={"kv_mask": mask}, whole=whole)
-        wide = {"q": x, "text_k": text_k, "text_v": text_v, "image_k": image_k, "image_v": image_v}
-        batched = {"text_mask": mask, "image_mask": None, "image_scale": scale}
-        return run(partial(tpu_decoupled_cross_attention, interpret=True), wide=wide, batched=batched, whole=gains)
+        keys, rest = {"k": k, "v": v}, {"batched": {"kv_mask": mask}, "whole": GAINS | {"positions": POSITIONS}}
+        partition = self_attention_partition(len(q), HEADS)
+        kernel = partial(tpu_self_attention, interpret=True)
+        x = run(kernel, queries={"q": q}, keys=keys, partition=partition, **rest)
+        keys = {"text_k": text_k, "text_v": text_v, "image_k": image_k, "image_v": image_v}
+        rest = {"batched": {"text_mask": mask, "image_mask": None, "image_scale": scale}, "whole": gains}
+        partition = cross_attention_partition(len(q), TOKENS, HEADS)
+        kernel = partial(tpu_decoupled_cross_attention, interpret=True)
+        return run(kernel, queries={"q": x}, keys=keys, partition=partition, **rest)
 
     def plain(q, k, v, image_k, scale):
         x = reference.self_attention(q, k, v, num_heads=HEADS, positions=POSITIONS, kv_mask=mask, **GAINS)
@@ -80,7 +87,7 @@ def test_on_a_mesh_each_device_takes_its_examples_and_heads():
     primals = (q, k, v, image_k, scale)
     expected, pull = jax.vjp(plain, *primals)
     wanted = pull(d_out)
-    with jax.set_mesh(mesh):
+    with jax.set_mesh(make_mesh(config)):
         found, gradients = jax.jit(lambda *p: (lambda o, f: (o, f(d_out)))(*jax.vjp(kernels, *p)))(*primals)
     np.testing.assert_allclose(found, expected, atol=5e-6)
     for gradient, want in zip(gradients, wanted):
@@ -92,7 +99,8 @@ def test_a_mesh_needs_to_know_how_the_arrays_lie():
     with jax.set_mesh(make_mesh(MeshConfig(data=-1))), pytest.raises(Unsupported, match="has 8 devices: `partition`"):
         on_each_device(
             tpu_self_attention,
-            wide={"q": q, "k": k, "v": v},
+            queries={"q": q},
+            keys={"k": k, "v": v},
             batched={},
             whole=GAINS | {"positions": POSITIONS},
             num_heads=HEADS,
