@@ -150,11 +150,12 @@ class Program:
 
     def collectives(self) -> list[Collective]:
         """All of a step, fusions looked into; one that runs beside several fusions (they, its start and its end share a
-        channel) is one."""
+        channel) is one. Permutations of several arrays share a channel, too, but are in no fusion."""
         found, seen = [], set()
         for name, instruction, times in self.scheduled():
             for kind, payload, attributes in self._collectives_of(name, instruction):
-                if channel := re.search(r"channel_id=(\d+)", attributes):
+                channel = re.search(r"channel_id=(\d+)", attributes)
+                if channel and not instruction.opcode.startswith("collective-permute"):
                     if (name, channel[1]) in seen:
                         continue
                     seen.add((name, channel[1]))

@@ -104,6 +104,17 @@ def test_what_crosses_slices_goes_through_the_hosts():
     assert crossing.kind == "network all-reduce" and crossing.sent == 28 * SLICE
 
 
+def test_permutations_of_two_arrays_that_share_a_channel_are_two():
+    both = "".join(
+        f"  %p{i} = (f32[28,4,256]{{2,1,0}}, f32[28,4,256]{{2,1,0}}, u32[], u32[]) collective-permute-start(%a0), "
+        f"channel_id=1, source_target_pairs={{{{0,1}},{{1,0}}}}\n"
+        for i in range(2)
+    )
+    text = LOOP.replace("  %init =", f"{both}  %init =")
+    found = [c for c in Program(text).collectives() if c.kind == "collective-permute"]
+    assert [c.sent for c in found] == [28 * SLICE] * 2
+
+
 def test_a_loop_may_count_by_twos_from_one():
     by_twos = LOOP.replace("%one = s32[]{:T(128)S(6)} constant(1)", "%one = s32[]{:T(128)S(6)} constant(2)")
     assert Program(by_twos).collectives()[0].trips == 3
