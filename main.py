@@ -95,7 +95,7 @@ def run(experiment, workdir: str | os.PathLike, export: Path | None = None) -> N
         # What takes seconds to import comes under the supervisor's eyes.
         from jax.errors import JaxRuntimeError
 
-        from fooddit.parallel.processes import Group, NotTogether, join
+        from fooddit.parallel.processes import Group, NotTogether, join, wait_for_all
         from fooddit.training.checkpoint import NoWholeCheckpoint
 
         fail = partial(_fail, supervisor)
@@ -107,6 +107,8 @@ def run(experiment, workdir: str | os.PathLike, export: Path | None = None) -> N
                 task, result = _train(experiment, os.fspath(workdir), supervisor)
                 if export:
                     _export(task, result.params, export)
+                # Who leaves this supervisor does not hear of another one's error.
+                wait_for_all("finished")
         except NotTogether as error:
             print(f"main.py: {error}", file=sys.stderr, flush=True)
             os._exit(RESTART)  # What JAX left half open would be waited for.
@@ -114,7 +116,7 @@ def run(experiment, workdir: str | os.PathLike, export: Path | None = None) -> N
             print(f"main.py: {stopped}; the same command goes on from there", file=sys.stderr)
             sys.exit(stopped.code)
         except KeyboardInterrupt:
-            sys.exit(INTERRUPTED)
+            supervisor.fail(INTERRUPTED, "Ctrl-C twice")
         except NoWholeCheckpoint as error:
             fail(NOT_WHOLE, str(error))
         except _mendable() as error:

@@ -13,6 +13,7 @@ _CODES = {
 }
 _SIGNALS = {
     signal.SIGABRT: "ended by JAX (or a failed check in native code): another process of the run is gone",
+    signal.SIGINT: "Ctrl-C, and saved: the same command goes on",
     signal.SIGKILL: "killed from outside: out of memory, a machine taken away, or kill -9",
     signal.SIGTERM: "ended before it could hear the signal, in its first second",
     signal.SIGSEGV: "crashed in native code",
@@ -36,7 +37,7 @@ def explain(code: int) -> str:
     if code in _CODES:
         return f"{code}: {_CODES[code]}"
     if code in MENDABLE:
-        return f"{code}: an error that a person has to mend; its messages say which"
+        return f"{code}: an error that a person has to mend; its messages say what to do"
     return f"{code}: unknown to main.py; the container or the shell ended so"
 
 

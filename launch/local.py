@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from launch.exit_codes import DONE, MENDABLE, explain, restarts
+from launch.exit_codes import DONE, MENDABLE, RESTART, explain, restarts
 from launch.spec import LaunchSpec, command
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -59,7 +59,7 @@ def run(spec: LaunchSpec) -> int:
 def supervise(local: Local) -> int:
     """Runs it to its end and returns its exit code: restarted after 42 and after any signal, not after 1 to 41.
 
-    SIGTERM and Ctrl-C go to all processes, which save and end; then nothing is restarted.
+    SIGTERM, SIGHUP and Ctrl-C go to all processes, which save and end; then nothing is restarted.
     """
     asked = _Asked()
     with asked:
@@ -81,7 +81,8 @@ class _Asked:
         self.processes: list[subprocess.Popen] = []
 
     def __enter__(self):
-        self._before = {n: signal.signal(n, self._heard) for n in (signal.SIGTERM, signal.SIGINT)}
+        heard = (n for n in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP) if signal.getsignal(n) != signal.SIG_IGN)
+        self._before = {n: signal.signal(n, self._heard) for n in heard}
         return self
 
     def __exit__(self, *error):
@@ -90,9 +91,13 @@ class _Asked:
 
     def _heard(self, number: int, frame) -> None:
         self.signal = number
-        for process in self.processes:
+        self.pass_on()
+
+    def pass_on(self) -> None:
+        """To the processes there are, if there is anything."""
+        for process in self.processes if self.signal is not None else ():
             if process.poll() is None:
-                process.send_signal(signal.SIGTERM if number == signal.SIGTERM else signal.SIGINT)
+                process.send_signal(self.signal)
 
 
 def _attempt(local: Local, asked: _Asked) -> int:
@@ -105,6 +110,7 @@ def _attempt(local: Local, asked: _Asked) -> int:
                          stderr=None if i == 0 else subprocess.STDOUT, **start)
         for i, command in enumerate(commands(local, _free_port()))
     ]  # fmt: skip
+    asked.pass_on()  # What came while they were started.
     readers = [threading.Thread(target=_prefix, args=(i, p), daemon=True) for i, p in enumerate(processes) if i]
     for reader in readers:
         reader.start()
@@ -123,6 +129,8 @@ def _wait(processes: Sequence[subprocess.Popen], patience: float) -> list[int]:
     while (codes := [process.poll() for process in processes]).count(None):
         if deadline is None and any(codes):
             deadline = time.monotonic() + patience
+            first = next(i for i, code in enumerate(codes) if code)
+            _say(f"process {first} is gone ({explain(codes[first])}); the others have {patience:.0f} s to end")
         if deadline is not None and time.monotonic() > deadline:
             for i, process in enumerate(processes):
                 if process.poll() is None:
@@ -135,11 +143,9 @@ def _wait(processes: Sequence[subprocess.Popen], patience: float) -> list[int]:
 
 def _verdict(codes: Sequence[int]) -> int:
     """What a person has to mend comes first, then the wish to go on, then a signal."""
+    codes = [code if code >= 0 else 128 - code for code in codes]
     mendable = [code for code in codes if code in MENDABLE]
-    others = sorted((code for code in codes if code not in MENDABLE), key=abs)
-    if mendable:
-        return mendable[0]
-    return 42 if 42 in others else others[-1]
+    return mendable[0] if mendable else RESTART if RESTART in codes else max(codes)
 
 
 def _prefix(index: int, process: subprocess.Popen) -> None:

@@ -142,7 +142,7 @@ def _first_that_works(name, implementation, partition, queries, keys, batched, w
 
     candidates = {
         "pallas_tpu": pallas_tpu,
-        "cudnn": lambda where: plain(attend=partial(cudnn_attend, where=where)),
+        "cudnn": lambda where: plain(attend=partial(cudnn_attend, where=where, partition=partition)),
         "xla": lambda where: plain(),
     }
     return first_that_works(name, implementation, candidates)

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float
 
 from fooddit.kernels.dispatch import Target, Unsupported
@@ -13,11 +14,15 @@ def cudnn_attend(
     value: Float[Array, "batch keys heads head_dim"],
     kv_mask: Bool[Array, "batch keys"] | None,
     where: Target,
+    partition: PartitionSpec | None = None,
 ) -> Float[Array, "batch tokens heads head_dim"]:
     """softmax(query key^T) value, nothing scaled; zero for a query without any key.
 
+    partition: how the queries lie on the mesh; cuDNN's are not cut along the tokens, and JAX says so only when it
+    compiles.
+
     Raises:
-      Unsupported: not a GPU, a dtype or head_dim that cuDNN's flash attention does not take, or no cuDNN.
+      Unsupported: not a GPU, a dtype, head_dim or partition that cuDNN's flash attention does not take, or no cuDNN.
     """
     head_dim = query.shape[-1]
     if where.platform != "gpu":
@@ -26,6 +31,8 @@ def cudnn_attend(
         raise Unsupported(f"takes bfloat16 and float16, found {query.dtype}")
     if head_dim % 8 or head_dim > 128:
         raise Unsupported(f"takes a head_dim that is a multiple of 8 up to 128, found {head_dim}")
+    if partition is not None and (*partition, None, None)[1] is not None:
+        raise Unsupported(f"takes whole sequences, found queries cut over {partition[1]!r} (config.mesh.sequence)")
     mask = None if kv_mask is None else kv_mask[:, None, None, :]
     if mask is not None:
         mask = jnp.broadcast_to(mask, (*mask.shape[:2], query.shape[1], mask.shape[3]))

@@ -15,6 +15,9 @@ SMALLEST_BLOCK = 512
 # Of vector memory, 128 lanes of each token (keys, values, their gradients and the angles twice, and what is gathered)
 # and all else. 85 MB were measured for 16,384 tokens.
 BYTES_A_TOKEN, BYTES_BESIDES = 4608, 12 << 20
+# Of tokens that are normalised and rotated, or led back, at once: smaller pieces wait for one another (v5e's backward
+# pass at 4096 tokens: 11.65 million cycles in pieces of 256, 11.39 of 1024, 11.35 of 2048, 11.30 at once).
+MOST_PREPARED = 4096
 # A grid step takes several times 128 lanes while their tokens are no more than these.
 GROUPED_TOKENS = 4096
 # By generation: the most queries a grid step and keys a product, forward and backward, and what the kernel may take of
@@ -52,6 +55,11 @@ class Layout(NamedTuple):
     def heads(self) -> int:
         """That share a register's lanes."""
         return LANES // self.head_dim
+
+    @property
+    def prepared(self) -> int:
+        """Tokens whose keys the backward pass normalises at once."""
+        return _largest(self.tokens, MOST_PREPARED)
 
     def groups(self) -> list[tuple[int, pl.Slice]]:
         """(number, lanes) of each 128 lanes of a grid step."""

@@ -91,7 +91,7 @@ class _Gathered(NamedTuple):
 
 def _prepare_keys(k, tables, gathered: _Gathered, layout: Layout) -> None:
     gain, cos, sin = tables
-    chunk = layout.backward.keys
+    chunk = layout.prepared
 
     def step(i, _):
         rows = pl.ds(i * chunk, chunk)
@@ -126,7 +126,7 @@ def _head(head: int, queries, d_value, norm, inner, v, bias, gathered: _Gathered
 def _finish_keys(k, d_k, d_v, tables, gathered: _Gathered, layout: Layout) -> Array:
     """Writes the gradients of keys and values; returns that of the keys' gain, (1, lanes)."""
     gain, cos, sin = tables
-    chunk = layout.backward.keys
+    chunk = layout.prepared
 
     def step(i, d_gain):
         rows = pl.ds(i * chunk, chunk)

@@ -19,6 +19,7 @@ from fooddit.config import ConfigError
 
 # Seconds until all processes must have come: some wait for a machine, or still load their image.
 LONGEST_WAIT = 900
+_LONGEST_PROBLEM = 1000
 # Of an environment that starts one process a host, or a task: each would train alone without --distributed.
 _MANY = ("SLURM_NTASKS", "MEGASCALE_NUM_SLICES", "JOBSET_REPLICATED_JOB_REPLICAS")
 
@@ -86,6 +87,15 @@ def any_process(here: bool) -> bool:
     return bool(here) if jax.process_count() == 1 else bool(multihost_utils.process_allgather(np.array(here)).any())
 
 
+def first_problem(here: str) -> str:
+    """ "process 3: what it says", of the first process that has a problem to tell; "" if none has. All of them ask."""
+    if jax.process_count() == 1:
+        return here
+    mine = np.frombuffer(here.encode()[:_LONGEST_PROBLEM].ljust(_LONGEST_PROBLEM), np.uint8)
+    texts = [bytes(row).decode(errors="ignore").strip() for row in multihost_utils.process_allgather(mine)]
+    return next((f"process {i}: {text}" for i, text in enumerate(texts) if text), "")
+
+
 def from_first(make: Callable[[], dict]) -> dict:
     """What `make` gives on process 0, on all processes: JSON."""
     if jax.process_count() == 1:
@@ -128,5 +138,5 @@ class Group:
         while len(self.told(name)) < self.count:
             if time.monotonic() > end:
                 return False
-            time.sleep(0.05)
+            time.sleep(self.interval)
         return True

@@ -42,8 +42,8 @@ class Denoise(DenoiseStep):
         self.train_set, self.holdout_set = (open_dataset(source, split, cache=cache) for split in ("train", "holdout"))
         for doubt in doubts(self.train_set, experiment.data):
             print(f"warning: {self.train_set.folder}: {doubt}", flush=True)
-        first = next(iter(self.holdout_set), None)
-        self._is_scenes = first is not None and first.attributes is not None
+        # Of all processes one reads them: on another's disk a record may be damaged.
+        self._is_scenes, self._prompts = _holdout(self.holdout_set, experiment.evaluation.samples)
         self.tokenizer = _tokenizer(experiment, self.train_set, saved)
         self.metadata = {
             "kind": "text_to_image",
@@ -70,7 +70,7 @@ class Denoise(DenoiseStep):
         settings = self.experiment.evaluation
         scalars, details, images = self._validation(params, frozen), {}, {}
         samples = sheet = None
-        prompts = scene_prompts(settings.samples) if self._is_scenes else _prompts(self.holdout_set, settings.samples)
+        prompts = scene_prompts(settings.samples) if self._is_scenes else self._prompts
         if prompts:
             samples = self.artist.draw(params, frozen, prompts, range(len(prompts)), batch_size=settings.batch_size)
             neighbours = self.neighbours.find(samples, prompts) if settings.nearest else None
@@ -144,6 +144,17 @@ def _tokenizer(experiment: DenoiseExperiment, dataset, saved: dict | None) -> To
     captions = (caption.text for caption in dataset.captions())
     train = lambda: {"json": train_tokenizer(captions, experiment.text.vocabulary).to_json()}  # noqa: E731
     return Tokenizer.from_json(from_first(train)["json"])
+
+
+def _holdout(dataset, count: int) -> tuple[bool, list[str]]:
+    """Whether they are scenes, and prompts for samples if they are not."""
+
+    def read() -> dict:
+        first = next(iter(dataset), None)
+        scenes = first is not None and first.attributes is not None
+        return {"scenes": scenes, "prompts": [] if scenes else _prompts(dataset, count)}
+
+    return tuple(from_first(read).values())
 
 
 def _prompts(dataset, count: int) -> list[str]:

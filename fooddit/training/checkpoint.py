@@ -21,7 +21,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint.options import AtomicityMode, AtomicityOptions
 
-from fooddit.parallel.processes import any_process, from_first, wait_for_all
+from fooddit.parallel.processes import first_problem, from_first, wait_for_all
 from fooddit.training import checkpoint_layout as layout
 from fooddit.training.checkpoint_housekeeping import discard_uncommitted, empty_trash, keep_house, move_step
 from fooddit.training.checkpoint_layout import (
@@ -186,10 +186,13 @@ class Checkpointer:
             read = self._read(step, wanted)
         except Exception as error:
             problem = error
-        if any_process(problem is not None):
-            raise problem or CheckpointCorrupted(self.directory, step, ["another process could not read its part"])
+        _raise_together(self.directory, step, problem)
         record, metadata, arrays = read
-        layout.check_arrays(self.directory, step, record, arrays)
+        try:
+            layout.check_arrays(self.directory, step, record, arrays)
+        except CheckpointCorrupted as error:
+            problem = error
+        _raise_together(self.directory, step, problem)
         return jax.tree.unflatten(jax.tree.structure(abstract_state), [arrays[name] for name in wanted]), metadata
 
     def _read(self, step: int, wanted: Mapping[str, Any]) -> tuple[dict, dict, dict]:
@@ -221,7 +224,8 @@ class Checkpointer:
         if not is_local(self.directory):
             return
         self._join_keeper()  # The trash takes room, too.
-        needed = sum(_bytes_here(leaf) for leaf in leaves.values())
+        # Several processes share the disk, or it would be no workdir.
+        needed = sum(leaf.nbytes for leaf in leaves.values())
         free = shutil.disk_usage(self.directory).free
         if free < needed:
             self._failed = True
@@ -303,10 +307,21 @@ def _as_json(metadata: Mapping[str, Any]) -> dict[str, Any]:
         raise TypeError(f"metadata: {error}; expected dicts, lists, strings, numbers, booleans and None") from error
 
 
-def _bytes_here(leaf: Any) -> int:
-    """Of the parts that this process writes."""
-    shards = getattr(leaf, "addressable_shards", None)
-    return leaf.nbytes if shards is None else sum(shard.data.nbytes for shard in shards if shard.replica_id == 0)
+def _raise_together(directory: epath.Path, step: int, problem: Exception | None) -> None:
+    """Raises on all processes what one of them has met: damage, if a file is damaged for all to see, else an error.
+
+    One machine's disk that does not answer is no damage, and nothing is to be passed over or set aside for it.
+    """
+    away = jax.process_index() > 0 and isinstance(problem and problem.__cause__, OSError)
+    corrupted = isinstance(problem, CheckpointCorrupted) and not away
+    other = first_problem("" if problem is None or corrupted else f"{type(problem).__name__}: {problem}")
+    damage = first_problem(str(problem) if corrupted else "")
+    if jax.process_count() == 1 and problem is not None:
+        raise problem
+    if other:
+        raise (problem if problem is not None and not corrupted else OSError(other))
+    if damage:
+        raise problem or CheckpointCorrupted(directory, step, [damage])
 
 
 class _RaisedAnyway(logging.Filter):

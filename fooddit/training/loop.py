@@ -16,9 +16,10 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from fooddit import config as config_module
 from fooddit.parallel import make_mesh, parameter_shardings, state_shardings
 from fooddit.parallel.placement import local_rows, place_rows, whole
+from fooddit.parallel.processes import from_first
 from fooddit.training.checkpoint import FOLDER, Checkpointer, load_parameters
 from fooddit.training.goodput import LEDGER_FILE, Ledger, read_goodput
-from fooddit.training.metrics import MetricWriter
+from fooddit.training.metrics import MetricWriter, has_value
 from fooddit.training.optimizer import make_optimizer, schedule
 from fooddit.training.report import write_report
 from fooddit.training.reporter import Reporter, TrainingDiverged
@@ -93,11 +94,15 @@ def _train(
     batches = task.batches(first, rows)
     if saved is not None:
         check_data(saved["data"], batches, checkpointer.directory, experiment)
-    if first == settings.steps and (workdir / "summary.json").exists():
+    # Of all processes one looks: what is decided by it is done together.
+    known = from_first(
+        lambda: {"finished": (workdir / "summary.json").exists(), "evaluated": has_value(workdir, first, EVALUATED)}
+    )
+    if first == settings.steps and known["finished"]:
         print(f"{workdir} is finished: {first} steps; more of them go on from there (config.train.steps)", flush=True)
         batches.close()
         checkpointer.close()
-        summary = json.loads((workdir / "summary.json").read_text(encoding="utf-8"))
+        summary = from_first(lambda: json.loads((workdir / "summary.json").read_text(encoding="utf-8")))
         return Result(whole(state.opt_state["ema"].params), Evaluation(), summary)
     metadata = {"experiment": config_module.to_dict(experiment), "task": task.metadata}
     if is_writer:
@@ -120,7 +125,7 @@ def _train(
     def evaluate(step: int) -> Evaluation:
         """With the state at rest: a signal meanwhile saves it and ends the run. Several processes could not begin a
         save at one moment of their evaluations, and save before."""
-        if jax.process_count() > 1:
+        if jax.process_count() > 1 and not reporter.skipping:
             save(step)
             checkpointer.wait()
         with supervisor.safe(lambda: (save(step), checkpointer.wait())), ledger.during("evaluate"):
@@ -142,7 +147,7 @@ def _train(
                 raise supervisor.stop(f"saved step {step}")
             if step and experiment.evaluate_every and step % experiment.evaluate_every == 0:
                 reporter.settle(step, batches, always=True)
-                if step > first or not writer.has(step, EVALUATED):
+                if step > first or not known["evaluated"]:
                     evaluate(step)
                 reporter.restart(step)
             if step == profile[0]:
@@ -237,9 +242,17 @@ def _start(task: Task, experiment: Experiment, checkpointer: Checkpointer, optim
     params = jax.jit(task.init, out_shardings=shardings.params)(jax.random.key(experiment.train.seed))
     if experiment.init_from:
         loaded, _ = load_parameters(experiment.init_from)
-        params = jax.device_put(merge_by_name(params, loaded, experiment.init_from), shardings.params)
+        params = jax.tree.map(_put_whole, merge_by_name(params, loaded, experiment.init_from), shardings.params)
     opt_state = jax.jit(optimizer.init, out_shardings=shardings.opt_state)(params)
     return State(jax.device_put(jnp.zeros((), jnp.int32), shardings.step), params, opt_state), None
+
+
+def _put_whole(leaf: jax.Array | np.ndarray, sharding: NamedSharding) -> jax.Array:
+    """Of an array that every process has whole: each puts what its devices hold. (jax.device_put would gather all
+    copies, to compare them.)"""
+    if isinstance(leaf, jax.Array):
+        return jax.device_put(leaf, sharding)
+    return jax.make_array_from_callback(leaf.shape, sharding, lambda index: leaf[index])
 
 
 @jax.jit

@@ -48,7 +48,6 @@ class MetricWriter:
         self._queue: queue.SimpleQueue = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._samples = Path(workdir) / SAMPLES
-        self._had = _names_at(Path(workdir) / METRICS_FILE, resume_step)
         if jax.process_index() == 0:
             self._sinks = default_sinks(Path(workdir), resume_step, log) if sinks is None else list(sinks)
             self._thread = threading.Thread(target=self._run, name="metrics", daemon=True)
@@ -62,10 +61,6 @@ class MetricWriter:
             if isinstance(value, jax.Array):
                 value.copy_to_host_async()
         self._queue.put((self._write_scalars, (int(step), dict(values), time.time())))
-
-    def has(self, step: int, name: str) -> bool:
-        """Whether the step that was resumed from had that value in WORKDIR/metrics.jsonl."""
-        return (step, name) in self._had
 
     def drain(self, seconds: float = 60.0) -> None:
         """Returns when all that was put is written, or after `seconds`."""
@@ -183,11 +178,12 @@ def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
     return records
 
 
-def _names_at(path: Path, step: int) -> set[tuple[int, str]]:
-    """(step, name) of every value that the file has for that step."""
+def has_value(workdir: Path, step: int, name: str) -> bool:
+    """Whether WORKDIR/metrics.jsonl has that value for that step of a run that goes on from it; nothing has for 0."""
+    path = workdir / METRICS_FILE
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if step and path.exists() else []
     records = [record for line in lines if (record := _parse(line)) is not None]
-    return {(step, name) for record in records if record["step"] == step for name in record}
+    return any(record["step"] == step and name in record for record in records)
 
 
 def _drop_later_lines(path: Path, resume_step: int, log: Callable[[str], None]) -> None:

@@ -13,7 +13,7 @@ import jax
 from etils import epath
 
 from fooddit.config import differences, to_dict
-from fooddit.parallel.processes import any_process, from_first
+from fooddit.parallel.processes import first_problem, from_first
 from fooddit.training.checkpoint_layout import FOLDER, CheckpointCorrupted, list_steps, read_record
 from fooddit.training.goodput import LEDGER_FILE
 from fooddit.training.mirror import STATE
@@ -41,7 +41,11 @@ def check_experiment(directory: epath.PathLike, experiment: Experiment) -> dict[
     Keys that do not change what is learned may differ (`config.differences`), and those that
     config.checkpoint.accept_changes names; a name there that is no key is refused, too.
     """
-    accepted, metadata = experiment.checkpoint.accepted, newest_metadata(directory)
+    # Of all processes one looks: what they go on from decides what they do together.
+    accepted, metadata = (
+        experiment.checkpoint.accepted,
+        from_first(lambda: {"found": newest_metadata(directory)})["found"],
+    )
     if metadata is None:
         return None
     saved = metadata["experiment"]
@@ -140,7 +144,9 @@ def only_one(workdir: Path) -> Iterator[None]:
             ) from error
         file.truncate(0)
         file.write(f"{os.getpid()} on {socket.gethostname()}")
+        # Other machines of the run look into it (`same_for_all`): a network's disk has it only then.
         file.flush()
+        os.fsync(file.fileno())
         yield
 
 
@@ -162,8 +168,8 @@ def same_for_all(experiment: Experiment, workdir: Path, checkpoints: epath.PathL
             f"--workdir {workdir}: this machine does not see the folder that process 0 has locked; give one on a disk "
             "that all machines share, or gs://BUCKET/FOLDER"
         )
-    if any_process(bool(problem)):
-        raise RunMismatch(f"process {jax.process_index()}: {problem}" if problem else "another process says why")
+    if found := first_problem(problem):
+        raise RunMismatch(found)
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

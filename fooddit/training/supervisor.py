@@ -187,9 +187,9 @@ class Supervisor:
 
     def _patience(self) -> float | None:
         """Seconds until there is something to look at without a signal."""
-        if self.requested:
-            return 0.05
         waits = [self._group.interval] if self._group is not None else []
+        if self.requested:
+            return max([0.05, *waits])
         waits += [min(self._hang_seconds / 4, 10.0)] if self._hang_seconds else []
         return min(waits, default=None)
 
@@ -214,7 +214,8 @@ class Supervisor:
     def _asked_to_stop(self, number: int) -> None:
         if number in _SIGNALS and self._signal is None:
             self._signal = number
-            _say(f"{signal.Signals(number).name} {self._where()}: stopping as soon as the state is saved")
+            what = "stopping" if self._may_end else "stopping as soon as the state is saved"
+            _say(f"{signal.Signals(number).name} {self._where()}: {what}")
             if self._group is not None:
                 self._group.tell("stop", number)
 
@@ -243,7 +244,8 @@ class Supervisor:
         _say(f"no progress for {seconds:.0f} s {self._where()}: stacks of all threads follow, then exit {RESTART}")
         faulthandler.dump_traceback(sys.__stderr__, all_threads=True)
         if self.workdir is not None:
-            path = self.workdir / time.strftime("hang-%Y%m%d-%H%M%S.txt")
+            process = "" if self._group is None else f"-{self._group.index}"
+            path = self.workdir / time.strftime(f"hang-%Y%m%d-%H%M%S{process}.txt")
             try:
                 with path.open("w") as file:
                     faulthandler.dump_traceback(file, all_threads=True)
