@@ -5,6 +5,7 @@ The config is built first: a flag that main.py would refuse is refused here, bef
 """
 
 import argparse
+import math
 import os
 import re
 import shlex
@@ -29,6 +30,8 @@ _HINTS = {
     "sbatch": "the site may want --partition, --account or --time-limit",
     "gcloud": "see `gcloud config list` for the account and project that it used",
 }
+# As JAX counts them.
+_DEVICES_A_CHIP = {"tpu7x": 2}
 _NOT_FOUND = 127  # As a shell has it.
 
 
@@ -111,9 +114,36 @@ def spec_of(args: argparse.Namespace) -> LaunchSpec:
         "env": tuple(_variable(text) for text in args.env or ()),
     }
     given["name"] = args.name or _name(given["workdir"])
+    if not args.name and not re.match("[a-z]", given["name"]):
+        raise SpecError(
+            f"name: --workdir={args.workdir} ends with nothing that a name could be made of; give --name, a DNS label "
+            "as in stage1-lr3"
+        )
     if not given["topology"]:
         raise SpecError(f"topology: config.topology is empty; give --topology, one of {EXAMPLES}")
-    return LaunchSpec(**{field: value for field, value in given.items() if value is not None})
+    spec = LaunchSpec(**{field: value for field, value in given.items() if value is not None})
+    _check_mesh(experiment, spec)
+    return spec
+
+
+def _check_mesh(experiment, spec: LaunchSpec) -> None:
+    """ConfigError for a mesh or a batch that the devices cannot share, before there are any."""
+    from fooddit.config import ConfigError
+    from fooddit.parallel.mesh import AXES, axis_sizes
+    from fooddit.parallel.rules import RULES
+
+    hardware, slices = spec.hardware, 1 if spec.hardware.kind == "cpu" else spec.slices
+    count = hardware.hosts * hardware.devices * _DEVICES_A_CHIP.get(hardware.kind, 1) * spec.slices
+    try:
+        sizes = dict(zip(AXES, axis_sizes(experiment.mesh, count, experiment.mesh.slice or slices)))
+    except ValueError as error:
+        raise ConfigError(f"{spec.topology}, {spec.slices} of it: {error}") from error
+    shares = math.prod(sizes[axis] for axis in RULES["batch"])
+    if experiment.data.batch_size % shares:
+        raise ConfigError(
+            f"config.data.batch_size: {experiment.data.batch_size} examples cannot be shared evenly by {shares} "
+            f"devices of {spec.topology}; give a multiple"
+        )
 
 
 def rendered(target: str, spec: LaunchSpec) -> str:
@@ -125,9 +155,13 @@ def rendered(target: str, spec: LaunchSpec) -> str:
     elif target == "tpu-vm":
         from launch.tpu_vm import render
     else:
+        from launch.local import Local, commands
+
         check(spec, "local", kinds=("cpu",))
-        count = spec.hardware.hosts
-        return shlex.join(command(spec, f"127.0.0.1:PORT,{count},INDEX" if count > 1 else "")) + "\n"
+        local = Local(tuple(command(spec, "")), spec.hardware.hosts)
+        variables = {"JAX_PLATFORMS": "cpu", **dict(spec.env)}
+        before = " ".join(f"{name}={shlex.quote(value)}" for name, value in variables.items())
+        return "".join(f"{before} {shlex.join(line)}\n" for line in commands(local, port=8476))
     return render(spec)
 
 
@@ -155,6 +189,9 @@ def _show(args: argparse.Namespace, spec: LaunchSpec, text: str) -> int:
             _say(f"--submit would run: {shlex.join(step)}")
     else:
         _say("--submit would run this")
+    if args.target != "local":
+        _say("to look at it then, and to end it:")
+        _print_follow_up(args.target, spec)
     return 0
 
 
@@ -170,7 +207,8 @@ def _submit(args: argparse.Namespace, spec: LaunchSpec, text: str) -> int:
         path.write_text(text, encoding="utf-8")
         code = _execute(submission(args.target, spec, str(path)))
     if code == 0:
-        _say_what_next(args.target, spec)
+        _say("submitted; to look at it, and to end it:")
+        _print_follow_up(args.target, spec)
     return code
 
 
@@ -193,11 +231,10 @@ def _execute(commands: list[list[str]]) -> int:
     return 0
 
 
-def _say_what_next(target: str, spec: LaunchSpec) -> None:
+def _print_follow_up(target: str, spec: LaunchSpec) -> None:
     from launch import gke, slurm, tpu_vm
 
     module = {"gke": gke, "slurm": slurm, "tpu-vm": tpu_vm}[target]
-    _say("submitted; to look at it, and to end it:")
     for step in module.follow_up(spec):
         print(f"  {shlex.join(step)}", file=sys.stderr)
 

@@ -89,8 +89,9 @@ def with_attention(experiment, implementation: str):
 
 
 def _mesh(experiment, topology: Topology):
+    config = dataclasses.replace(experiment.mesh, slice=experiment.mesh.slice or topology.slices)
     try:
-        return make_mesh(dataclasses.replace(experiment.mesh, slice=topology.slices), topology.devices)
+        return make_mesh(config, topology.devices)
     except ValueError as error:
         raise ConfigError(f"{topology}: {error}") from error
 

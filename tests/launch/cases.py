@@ -6,7 +6,7 @@ GOLDEN = Path(__file__).resolve().parent / "golden"
 _STAGE1 = ["--config=configs/stage1.py", "--config.data.source=gs://dishes/菜谱 records"]
 _CLOUD = [*_STAGE1, "--workdir=gs://dishes/runs/stage1", "--image=us-docker.pkg.dev/dishes/train/fooddit:1"]
 _V5P = ["--topology=v5p:8x8x8", "--slices=2"]
-_H100 = ["--topology=h100:8", "--slices=2"]
+_H100 = ["--topology=h100:8", "--slices=2", "--config.mesh.fsdp=8", "--config.data.batch_size=512"]
 _VM = ["--zone=us-east5-a", "--project=dishes"]
 
 CASES = {

@@ -83,7 +83,7 @@ def test_the_launchers_own_sigterm_goes_to_all_and_nothing_restarts(tmp_path):
     launcher.send_signal(signal.SIGTERM)
     _, said = launcher.communicate(timeout=30)
     assert launcher.returncode == 143 and "restart" not in said
-    assert said.count("143 (SIGTERM)") == 2
+    assert said.count("ended with 143 (SIGTERM)") == 2
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ from tests.launch.cases import CASES
 from tests.launch.fakes import calls, fake
 
 CONFIG = "--config=configs/stage1.py:tiny"
-GKE = ["gke", CONFIG, "--workdir=gs://b/run", "--image=example.com/fooddit:1", "--topology=v6e:4x4"]
+GKE = ["gke", CONFIG, "--workdir=gs://b/run", "--image=example.com/fooddit:1", "--topology=v6e:2x4"]
 SLURM = ["slurm", CONFIG, "--workdir=/shared/run", "--topology=h100:8"]
-VM = ["tpu-vm", CONFIG, "--workdir=gs://b/run", "--image=example.com/fooddit:1", "--topology=v6e:4x4", "--zone=z"]
+VM = ["tpu-vm", CONFIG, "--workdir=gs://b/run", "--image=example.com/fooddit:1", "--topology=v6e:2x4", "--zone=z", "--project=p"]
 TEXT = "--config.data.source=a b 'c' \"d\" $HOME 菜谱"
 
 
@@ -168,7 +168,7 @@ def test_local(monkeypatch, capsys):
     monkeypatch.setattr(launch.local, "run", lambda spec: specs.append(spec) or 42, raising=False)
     arguments = ["local", CONFIG, "--workdir=runs/a", "--topology=cpu:2"]
     assert run.main(arguments) == 0
-    assert "--distributed=127.0.0.1:PORT,2,INDEX" in capsys.readouterr().out and not specs
+    assert "--distributed=127.0.0.1:8476,2,1" in capsys.readouterr().out and not specs
     assert run.main([*arguments, "--submit"]) == 42
     [spec] = specs
     assert spec.topology == "cpu:2" and spec.workdir.endswith("/runs/a") and spec.workdir.startswith("/")

@@ -17,7 +17,7 @@ export JAX_LOCAL_DEVICE_IDS=0,1,2,3,4,5,6,7
 ended=0
 trap 'ended=1' TERM
 code=0
-srun --kill-on-bad-exit=0 --wait=120 --cpu-bind=none python main.py --config=configs/stage1.py '--config.data.source=gs://dishes/菜谱 records' --workdir=/shared/runs/stage1 --distributed=auto || code=$?
+srun --kill-on-bad-exit=0 --wait=120 --cpu-bind=none python main.py --config=configs/stage1.py '--config.data.source=gs://dishes/菜谱 records' --config.mesh.fsdp=8 --config.data.batch_size=512 --workdir=/shared/runs/stage1 --distributed=auto || code=$?
 if (( code == 0 )); then
   exit 0
 fi
