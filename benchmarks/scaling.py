@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from compile_matrix import AT_ONCE, compile_one
+from scaling_chart import draw_chart
 
 SLICES = {8: "2x4", 16: "4x4", 32: "4x8", 64: "8x8", 128: "8x16", 256: "16x16"}
 SLICE = 256
@@ -59,41 +60,7 @@ def row(found: dict) -> str:
     )
 
 
-def chart(results: list[dict], path: Path) -> None:
-    """Images a second a chip over chips: the roofline, and what no overlap would leave of it."""
-    import matplotlib
-
-    matplotlib.use("agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(1, 2, figsize=(11, 4.2), sharex=True)
-    for kind, color in (("weak", "#1d6f8a"), ("strong", "#c8553d")):
-        rows = sorted((r for r in results if _is(r, kind)), key=lambda r: r["chips"])
-        chips = [r["chips"] for r in rows]
-        label = f"{A_CHIP} pictures a chip" if kind == "weak" else f"a batch of {FIXED:,}"
-        axes[0].plot(chips, [r["images_per_second_per_chip"] for r in rows], "o-", color=color, label=label)
-        alone = [r["batch"] / (r["compute_seconds"] + r["interconnect_seconds"]) / r["chips"] for r in rows]
-        axes[0].plot(chips, alone, "o:", color=color, label=f"{label}, nothing overlapped")
-        axes[1].plot(chips, [r["compute_seconds"] * 1e3 for r in rows], "o-", color=color, label=f"{label}: compute")
-        axes[1].plot(chips, [r["interconnect_seconds"] * 1e3 for r in rows], "s--", color=color,
-                     label=f"{label}: links and network")  # fmt: skip
-    for axis in axes:
-        axis.axvline(SLICE, color="#999999", linewidth=0.8)
-        axis.set_xscale("log", base=2)
-        axis.set_xticks(CHIPS, [f"{count:,}" for count in CHIPS], rotation=45)
-        axis.set_ylim(bottom=0)
-        axis.set_xlabel("v6e chips (beyond the line: slices of 16x16)")
-        axis.spines[["top", "right"]].set_visible(False)
-    axes[0].set_ylabel("images/s/chip, at most")
-    axes[1].set_ylabel("milliseconds a step")
-    axes[0].legend(frameon=False, fontsize=8, loc="lower left")
-    axes[1].legend(frameon=False, fontsize=8)
-    figure.suptitle("The xl train step of stage 1, by the compiler's figures", fontsize=11)
-    figure.tight_layout()
-    figure.savefig(path, dpi=150)
-
-
-def _is(found: dict, kind: str) -> bool:
+def is_of(found: dict, kind: str) -> bool:
     """The point that both have belongs to both."""
     return found["scaling"] == kind or (kind == "strong" and found["batch"] == FIXED and found["chips"] >= SLICE)
 
@@ -115,7 +82,9 @@ def main() -> None:
                 if args.json:
                     args.json.write_text(json.dumps(results, indent=1) + "\n")
     if args.chart:
-        chart(results, args.chart)
+        results.sort(key=lambda found: found["chips"])
+        weak, strong = ([found for found in results if is_of(found, kind)] for kind in ("weak", "strong"))
+        draw_chart(weak, strong, CHIPS, SLICE, args.chart)
 
 
 if __name__ == "__main__":
