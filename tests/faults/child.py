@@ -1,6 +1,7 @@
 """main.py in a process that fails on purpose: python child.py SCENARIO.json FLAGS...
 
 SCENARIO: {"ids": file that gets "STEP INDEX:HASH INDEX:HASH ..." for every batch that is drawn,
+           "once": file whose presence says that the fault has been: only the first start has it,
            "process": which of several processes what follows is for, all if it is missing; each has an ids file,
            "signal": number, "phase": name, "nth": which entry into that phase, "delay": seconds after it,
            "hang_at": position at which the input pipeline never answers,
@@ -23,8 +24,10 @@ scenario = json.loads(Path(sys.argv.pop(1)).read_text())
 process = next((int(flag.rsplit(",", 1)[1]) for flag in sys.argv if flag.startswith("--distributed=")), None)
 if process is not None:
     scenario["ids"] += f".{process}"
-if scenario.get("process", process) != process:
+if scenario.get("process", process) != process or ("once" in scenario and Path(scenario["once"]).exists()):
     scenario = {"ids": scenario["ids"]}
+elif "once" in scenario:
+    Path(scenario["once"]).touch()
 
 
 def signal_in_phase() -> None:

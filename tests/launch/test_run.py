@@ -13,7 +13,15 @@ from tests.launch.fakes import calls, fake
 CONFIG = "--config=configs/stage1.py:tiny"
 GKE = ["gke", CONFIG, "--workdir=gs://b/run", "--image=example.com/fooddit:1", "--topology=v6e:2x4"]
 SLURM = ["slurm", CONFIG, "--workdir=/shared/run", "--topology=h100:8"]
-VM = ["tpu-vm", CONFIG, "--workdir=gs://b/run", "--image=example.com/fooddit:1", "--topology=v6e:2x4", "--zone=z", "--project=p"]
+VM = [
+    "tpu-vm",
+    CONFIG,
+    "--workdir=gs://b/run",
+    "--image=example.com/fooddit:1",
+    "--topology=v6e:2x4",
+    "--zone=z",
+    "--project=p",
+]
 TEXT = "--config.data.source=a b 'c' \"d\" $HOME 菜谱"
 
 
