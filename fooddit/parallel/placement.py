@@ -47,6 +47,14 @@ def place_rows(
     return {name: place(array) for name, array in batch.items()}
 
 
+def place_whole(array: jax.Array | np.ndarray, sharding: NamedSharding) -> jax.Array:
+    """An array that every process has whole, laid out: each puts what its devices hold. (jax.device_put would gather
+    all processes' copies of it, to compare them.)"""
+    if isinstance(array, jax.Array):
+        return jax.device_put(array, sharding)
+    return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+
+
 def replicate(x):
     """Under jit: a tree of arrays whole on every device of the mesh in context, so that any process can read it."""
     mesh = jax.sharding.get_abstract_mesh()

@@ -200,7 +200,7 @@ class Checkpointer:
         if jax.process_index() == 0:
             check_files(self.directory, step)
         record, metadata = layout.read_record(self.directory, step)
-        _check_structure(self.directory / str(step), record["arrays"], wanted)
+        layout.check_structure(self.directory / str(step), record["arrays"], wanted)
         restore_args = {name: _restore_args(name, leaf) for name, leaf in wanted.items()}
         return record, metadata, layout.load_arrays(self.directory, step, record, restore_args)
 
@@ -280,24 +280,6 @@ def _restore_args(name: str, leaf: jax.ShapeDtypeStruct | jax.Array) -> ocp.Arra
     if getattr(leaf, "sharding", None) is None:
         raise TypeError(f"{name}: found no sharding, expected jax.ShapeDtypeStruct(shape, dtype, sharding=...)")
     return ocp.ArrayRestoreArgs(sharding=leaf.sharding, global_shape=leaf.shape, dtype=leaf.dtype)
-
-
-def _check_structure(path: epath.Path, saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    """Orbax would cast and pad what does not fit; we say what differs before anything large is read."""
-    problems = [f"{name}: missing in the checkpoint" for name in wanted if name not in saved]
-    problems += [f"{name}: in the checkpoint, unknown to this run" for name in saved if name not in wanted]
-    for name in wanted.keys() & saved.keys():
-        found = f"{saved[name]['dtype']}{saved[name]['shape']}"
-        expected = f"{wanted[name].dtype}{list(wanted[name].shape)}"
-        if found != expected:
-            problems.append(f"{name}: found {found}, expected {expected}")
-    if problems:
-        shown = sorted(problems)[:10] + [f"... and {len(problems) - 10} more"] * (len(problems) > 10)
-        raise CheckpointMismatch(
-            f"{path} is of another model or optimizer than this run's config:\n  "
-            + "\n  ".join(shown)
-            + "\nUse the config it was trained with, another workdir, or start from its parameters alone (init_from)"
-        )
 
 
 def _as_json(metadata: Mapping[str, Any]) -> dict[str, Any]:

@@ -175,6 +175,24 @@ def check_arrays(directory: epath.Path, step: int, record: Mapping[str, Any], ar
         raise CheckpointCorrupted(directory, step, problems)
 
 
+def check_structure(path: epath.Path, saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Orbax would cast and pad what does not fit; we say what differs before anything large is read."""
+    problems = [f"{name}: missing in the checkpoint" for name in wanted if name not in saved]
+    problems += [f"{name}: in the checkpoint, unknown to this run" for name in saved if name not in wanted]
+    for name in wanted.keys() & saved.keys():
+        found = f"{saved[name]['dtype']}{saved[name]['shape']}"
+        expected = f"{wanted[name].dtype}{list(wanted[name].shape)}"
+        if found != expected:
+            problems.append(f"{name}: found {found}, expected {expected}")
+    if problems:
+        shown = sorted(problems)[:10] + [f"... and {len(problems) - 10} more"] * (len(problems) > 10)
+        raise CheckpointMismatch(
+            f"{path} is of another model or optimizer than this run's config:\n  "
+            + "\n  ".join(shown)
+            + "\nUse the config it was trained with, another workdir, or start from its parameters alone (init_from)"
+        )
+
+
 def pick_step(directory: epath.Path, step: int | None) -> int:
     """`step`, or the newest if None. FileNotFoundError, naming the steps that are there, if there is none such."""
     steps = list_steps(directory)

@@ -15,7 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from fooddit import config as config_module
 from fooddit.parallel import make_mesh, parameter_shardings, state_shardings
-from fooddit.parallel.placement import local_rows, place_rows, whole
+from fooddit.parallel.placement import local_rows, place_rows, place_whole, whole
 from fooddit.parallel.processes import from_first
 from fooddit.training.checkpoint import FOLDER, Checkpointer, load_parameters
 from fooddit.training.goodput import LEDGER_FILE, Ledger, read_goodput
@@ -242,17 +242,9 @@ def _start(task: Task, experiment: Experiment, checkpointer: Checkpointer, optim
     params = jax.jit(task.init, out_shardings=shardings.params)(jax.random.key(experiment.train.seed))
     if experiment.init_from:
         loaded, _ = load_parameters(experiment.init_from)
-        params = jax.tree.map(_put_whole, merge_by_name(params, loaded, experiment.init_from), shardings.params)
+        params = jax.tree.map(place_whole, merge_by_name(params, loaded, experiment.init_from), shardings.params)
     opt_state = jax.jit(optimizer.init, out_shardings=shardings.opt_state)(params)
     return State(jax.device_put(jnp.zeros((), jnp.int32), shardings.step), params, opt_state), None
-
-
-def _put_whole(leaf: jax.Array | np.ndarray, sharding: NamedSharding) -> jax.Array:
-    """Of an array that every process has whole: each puts what its devices hold. (jax.device_put would gather all
-    copies, to compare them.)"""
-    if isinstance(leaf, jax.Array):
-        return jax.device_put(leaf, sharding)
-    return jax.make_array_from_callback(leaf.shape, sharding, lambda index: leaf[index])
 
 
 @jax.jit
