@@ -67,7 +67,8 @@ def main(arguments: list[str]) -> None:
     if _EXPORT.value and not hasattr(task_class(experiment.task), "export"):
         sys.exit(f"main.py: --export: the task {experiment.task!r} has no weights to export; its checkpoints hold them")
     # No shell expands the ~ of --workdir=~/runs.
-    run(experiment, os.path.expanduser(_WORKDIR.value), Path(_EXPORT.value).expanduser() if _EXPORT.value else None)
+    export = Path(_EXPORT.value).expanduser() if _EXPORT.value else None
+    run(experiment, os.path.expanduser(_WORKDIR.value), export, _DISTRIBUTED.value)
 
 
 def parse_flags(arguments: list[str]) -> list[str]:
@@ -83,9 +84,12 @@ def parse_flags(arguments: list[str]) -> list[str]:
         raise
 
 
-def run(experiment, workdir: str | os.PathLike, export: Path | None = None) -> None:
-    """Trains, reports, and writes the averaged weights to `export` if asked to. Exits as `fooddit.training.supervisor`
-    says: 0 done, 42 restart me, 3 no whole checkpoint, 1 what a person has to mend, as one message."""
+def run(experiment, workdir: str | os.PathLike, export: Path | None = None, distributed: str = "") -> None:
+    """Trains, reports, and writes the averaged weights to `export` if asked to; `distributed` is as the flag.
+
+    Exits as `fooddit.training.supervisor` says: 0 done, 42 restart me, 3 no whole checkpoint, 1 what a person has to
+    mend, as one message.
+    """
     from fooddit.streams import outlive_readers
     from fooddit.training.goodput import Ledger
     from fooddit.training.supervisor import INTERRUPTED, NOT_WHOLE, RESTART, Stopped, Supervisor
@@ -100,7 +104,7 @@ def run(experiment, workdir: str | os.PathLike, export: Path | None = None) -> N
 
         fail = partial(_fail, supervisor)
         try:
-            join(_DISTRIBUTED.value, experiment.train.heartbeat_seconds)
+            join(distributed, experiment.train.heartbeat_seconds)
             if group := Group.joined():
                 supervisor.join(group)
             with _one_voice():
