@@ -42,10 +42,10 @@ def check_experiment(directory: epath.PathLike, experiment: Experiment) -> dict[
     config.checkpoint.accept_changes names; a name there that is no key is refused, too.
     """
     # Of all processes one looks: what they go on from decides what they do together.
+    accepted = experiment.checkpoint.accepted
     metadata = from_first(lambda: {"found": newest_metadata(directory)})["found"]
     if metadata is None:
         return None
-    accepted = experiment.checkpoint.accepted
     saved = metadata["experiment"]
     if saved["task"] != experiment.task:
         raise RunMismatch(
