@@ -52,7 +52,7 @@ def train_step(experiment, topology: Topology) -> Program:
     with jax.set_mesh(mesh):
         optimizer = make_optimizer(experiment.optimizer, experiment.train.steps, task.axes)
         state = abstract_state(task, optimizer, mesh)
-        frozen = _shapes(task.frozen, NamedSharding(mesh, PartitionSpec()))
+        frozen = _placed(task.frozen.shapes, task.frozen.shardings(mesh))
         rows = _rows(mesh, examples)
         batch = jax.eval_shape(task.device_batch, frozen, task.batch_shapes)
         traced = jit_step(task, experiment, optimizer, state).trace(state, frozen, _shapes(batch, rows))
@@ -72,9 +72,8 @@ def sampler(experiment, topology: Topology, batch_size: int) -> Program:
     size = experiment.data.image_size
     with jax.set_mesh(mesh):
         artist = Artist(experiment, task.space, None, (size, size))
-        placed = parameter_shardings(mesh, task.shapes, task.axes)
-        params = jax.tree.map(lambda s, d: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=d), task.shapes, placed)
-        frozen = _shapes(task.frozen, NamedSharding(mesh, PartitionSpec()))
+        params = _placed(task.shapes, parameter_shardings(mesh, task.shapes, task.axes))
+        frozen = _placed(task.frozen.shapes, task.frozen.shardings(mesh))
         rows = _rows(mesh, batch_size)
         traced = artist.trace(params, frozen, _shapes(artist.batch_shapes(batch_size), rows))
     # A forward pass recomputes nothing: all of its FLOPs are the model's.
@@ -107,3 +106,7 @@ def _rows(mesh, examples: int) -> NamedSharding:
 
 def _shapes(tree, sharding: NamedSharding):
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x), x.dtype, sharding=sharding), tree)
+
+
+def _placed(shapes, shardings):
+    return jax.tree.map(lambda s, d: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=d), shapes, shardings)

@@ -14,6 +14,7 @@ from fooddit.models.autoencoder import TinyAutoencoder, TinyAutoencoderConfig, b
 from fooddit.models.module import define
 from fooddit.models.weights import save_weights
 from fooddit.parallel.placement import replicate
+from fooddit.training.frozen import Frozen
 from fooddit.training.task import Evaluation, Experiment
 
 
@@ -45,7 +46,7 @@ class Autoencode:
     def __init__(self, experiment: AutoencodeExperiment, workdir: Path | None = None, saved: dict | None = None):
         self.experiment = experiment
         self.definition = define(lambda rngs: TinyAutoencoder(experiment.model, rngs=rngs))
-        self.shapes, self.axes, self.frozen = self.definition.shapes, self.definition.axes, {}
+        self.shapes, self.axes, self.frozen = self.definition.shapes, self.definition.axes, Frozen()
         self.metadata = {"kind": "autoencoder"}
         self.flops_per_example = 3 * 2 * _multiplications(self.definition.shapes, experiment.data.image_size)
         self.init = self.definition.init

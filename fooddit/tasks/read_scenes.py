@@ -15,6 +15,7 @@ from fooddit.evaluation.scene_reader import SceneReader, accuracy, classifier
 from fooddit.models.autoencoder import pixels_from_bytes
 from fooddit.models.module import count
 from fooddit.models.weights import save_weights
+from fooddit.training.frozen import Frozen
 from fooddit.training.task import Evaluation, Experiment
 
 
@@ -38,7 +39,7 @@ class ReadScenes:
     def __init__(self, experiment: ReadScenesExperiment, workdir: Path | None = None, saved: dict | None = None):
         self.experiment = experiment
         self.definition = classifier()
-        self.shapes, self.axes, self.frozen = self.definition.shapes, self.definition.axes, {}
+        self.shapes, self.axes, self.frozen = self.definition.shapes, self.definition.axes, Frozen()
         self.metadata = {"kind": "scene_reader"}
         self.flops_per_example = 3 * 2 * _multiplications(self.definition.shapes)
         self.init = self.definition.init

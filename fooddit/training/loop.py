@@ -77,7 +77,7 @@ def _train(
     optimizer = make_optimizer(experiment.optimizer, settings.steps, task.axes)
     learning_rate = schedule(experiment.optimizer, settings.steps)
     abstract = abstract_state(task, optimizer, mesh)
-    frozen = jax.device_put(task.frozen, replicated)
+    frozen = task.frozen.load(mesh)
 
     # Start: this run's own checkpoint, else another run's parameters by name, else random ones.
     checkpointer = Checkpointer(workdir / FOLDER if checkpoints is None else checkpoints, experiment.checkpoint)

@@ -10,6 +10,7 @@ from PIL import Image
 from fooddit.config import OPERATIONAL
 from fooddit.parallel import MeshConfig
 from fooddit.training.checkpoint import CheckpointConfig
+from fooddit.training.frozen import Frozen
 from fooddit.training.optimizer import OptimizerConfig
 
 
@@ -130,14 +131,14 @@ class StepProgram(Protocol):
 
     Attributes:
       shapes, axes: trees of the trainable parameters' shapes and logical axis names.
-      frozen: arrays that the step reads and does not train; not in the checkpoint.
+      frozen: what the step reads and does not train; `device_batch` and `loss` take its arrays, a dict by part.
       flops_per_example: model FLOPs of one example's forward and backward pass.
       batch_shapes: of the global batch that `device_batch` takes; "index", the examples' global numbers, is among them.
     """
 
     shapes: Any
     axes: Any
-    frozen: Any
+    frozen: Frozen
     flops_per_example: float
     batch_shapes: dict[str, jax.ShapeDtypeStruct]
 

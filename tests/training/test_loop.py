@@ -14,6 +14,7 @@ from fooddit.parallel import MeshConfig, make_mesh
 from fooddit.training import loop
 from fooddit.training.checkpoint import CheckpointConfig, CheckpointMismatch, load_parameters
 from fooddit.training.checkpoint_layout import list_steps
+from fooddit.training.frozen import Frozen
 from fooddit.training.loop import tile, train
 from fooddit.training.metrics import read_metrics
 from fooddit.training.optimizer import OptimizerConfig
@@ -51,7 +52,7 @@ class LineTask:
         self.shapes = {"weight": {"kernel": jax.ShapeDtypeStruct((features, 1), jnp.float32)}}
         self.axes = {"weight": {"kernel": None}}
         self.batch_shapes = {"index": jax.ShapeDtypeStruct((8,), jnp.int32)}
-        self.frozen, self.metadata, self.flops_per_example = {}, {"kind": "line"}, 12.0
+        self.frozen, self.metadata, self.flops_per_example = Frozen(), {"kind": "line"}, 12.0
         self.log, self.evaluated, self._poison, self._dataset = [], [], poison, dataset
 
     def init(self, key):
