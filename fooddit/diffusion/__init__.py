@@ -1,6 +1,6 @@
 """The algebra of diffusion, pure functions: flow path, times, losses, samplers, guidance."""
 
-from fooddit.diffusion.guidance import guide
+from fooddit.diffusion.guidance import guide, guide_twice
 from fooddit.diffusion.objective import FlowLoss, ObjectiveConfig, flow_loss, loss_by_time, to_velocity
 from fooddit.diffusion.path import (
     expand_time,
@@ -33,6 +33,7 @@ __all__ = [
     "expand_time",
     "flow_loss",
     "guide",
+    "guide_twice",
     "interpolate",
     "loss_by_time",
     "noise_from_velocity",

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fooddit.diffusion import guide, sample, sampling_times
+from fooddit.diffusion import guide, guide_twice, sample, sampling_times
 
 X = jax.random.normal(jax.random.key(0), (4, 5))
 T = jnp.array([0.1, 0.4, 0.6, 0.9])
@@ -82,3 +82,44 @@ def test_gradients_flow_through_both_networks():
 def test_bad_interval_is_named():
     with pytest.raises(ValueError, match=r"\(0.7, 0.3\)"):
         guide(conditional, unconditional, 3.0, (0.7, 0.3))
+
+
+def image_only(x, t):
+    return jnp.sin(x) * jnp.cos(x) + 0.5 * t[:, None]
+
+
+def test_two_guidances_formula():
+    guided = guide_twice(conditional, image_only, unconditional, 3.0, 1.5)(X, T)
+    none, image, both = unconditional(X, T), image_only(X, T), conditional(X, T)
+    np.testing.assert_allclose(guided, none + 1.5 * (image - none) + 3.0 * (both - image), rtol=1e-5, atol=1e-5)
+
+
+def test_an_image_that_says_nothing_leaves_text_guidance_bit_for_bit():
+    twice = guide_twice(conditional, unconditional, unconditional, 3.0, 2.5, (0.3, 0.95))(X, T)
+    np.testing.assert_array_equal(twice, guide(conditional, unconditional, 3.0, (0.3, 0.95))(X, T))
+
+
+@pytest.mark.parametrize(("text", "image", "ran"), [(1.0, 1.0, set()), (3.0, 1.0, {"i"}), (1.0, 2.0, {"i", "u"})])
+def test_a_scale_of_one_is_exact_and_runs_no_network_that_only_it_needs(text, image, ran):
+    calls = set()
+
+    def counted(name, function):
+        def run(x, t):
+            jax.debug.callback(lambda: calls.add(name))
+            return function(x, t)
+
+        return run
+
+    guided = guide_twice(conditional, counted("i", image_only), counted("u", unconditional), text, image)(X, T)
+    jax.effects_barrier()
+    assert calls == ran
+    if not ran:
+        np.testing.assert_array_equal(guided, conditional(X, T))
+
+
+def test_two_guidances_take_a_scale_per_example():
+    text, image = jnp.array([1.0, 2.0, 5.0, 0.0]), jnp.array([2.0, 1.0, 0.0, 3.0])
+    guided = guide_twice(conditional, image_only, unconditional, text, image)(X, T)
+    for i in range(4):
+        alone = guide_twice(conditional, image_only, unconditional, text[i], image[i])(X, T)[i]
+        np.testing.assert_allclose(guided[i], alone, rtol=1e-6)
