@@ -1,9 +1,14 @@
-"""From a spec to pixels, and to maps that follow from the same geometry."""
+"""From a spec to pixels, and to maps that follow from the same geometry.
 
+A picture is drawn from the attributes that text names, a glaze and a table; the last two are colours and textures by
+name here, and free ones in `styled`.
+"""
+
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
-from functools import lru_cache
-from typing import NamedTuple
+from functools import lru_cache, partial
+from typing import NamedTuple, Protocol
 
 import cv2
 import numpy as np
@@ -51,6 +56,29 @@ class Scene:
     edges: np.ndarray
 
 
+class Dish(Protocol):
+    """What both kinds of specs say of a picture, whatever its glaze and its table."""
+
+    kind: str
+    vessel_shape: str
+    count: int
+    garnish: str
+    placement: str
+    light: str
+    seed: int
+
+
+class Look(NamedTuple):
+    """What is free besides: the vessel's glaze, and the bare table.
+
+    `table` is called with the side of the canvas in pixels and two numbers in [-1, 1) that shift it, (x, y); it gives
+    uint8 (n, n, 3) that the caller may write to.
+    """
+
+    glaze: surroundings.Glaze
+    table: Callable[[int, tuple[float, float]], np.ndarray]
+
+
 @dataclass(frozen=True)
 class _Placed:
     drawing: Drawing
@@ -63,7 +91,7 @@ class _Placed:
 
 
 class _Nuisance(NamedTuple):
-    """What the seed varies, in design units and degrees; pieces have (x, y, turn in [-1, 1]) each."""
+    """What the seed varies, in design units and degrees; `phase` is in [-1, 1), pieces have (x, y, turn in [-1, 1])."""
 
     phase: tuple[float, float]
     shift: tuple[float, float]
@@ -74,47 +102,61 @@ class _Nuisance(NamedTuple):
 
 def render_image(spec: SceneSpec, size: int = 64) -> np.ndarray:
     """The picture alone, uint8 (size, size, 3) RGB; the same pixels as render(spec, size).image."""
-    nuisance = _nuisance(spec.seed)
-    canvas = _table(spec.table, _canvas_size(size), nuisance)
-    _cast_shadow(canvas, spec, nuisance)
-    painter = Painter(canvas)
-    for item in _arrange(spec, nuisance):
-        painter.draw(item.drawing, item.x, item.y, item.angle)
-    image = cv2.resize(canvas, (size, size), interpolation=cv2.INTER_AREA)
-    return cv2.multiply(image, _light_gain(spec.light, size), dst=image, scale=1 / 128)
+    return draw_image(spec, _look(spec), size)
 
 
 def render(spec: SceneSpec, size: int = 64) -> Scene:
     """The picture and its maps, all (size, size); a label is that of the pixel's centre."""
-    items = list(_arrange(spec, _nuisance(spec.seed)))
+    return draw(spec, _look(spec), size)
+
+
+def draw_image(dish: Dish, look: Look, size: int) -> np.ndarray:
+    """`render_image` with any glaze and table."""
+    nuisance = _nuisance(dish.seed)
+    canvas = look.table(_canvas_size(size), nuisance.phase)
+    _cast_shadow(canvas, dish, nuisance)
+    painter = Painter(canvas)
+    for item in _arrange(dish, look.glaze, nuisance):
+        painter.draw(item.drawing, item.x, item.y, item.angle)
+    image = cv2.resize(canvas, (size, size), interpolation=cv2.INTER_AREA)
+    return cv2.multiply(image, _light_gain(dish.light, size), dst=image, scale=1 / 128)
+
+
+def draw(dish: Dish, look: Look, size: int) -> Scene:
+    """`render` with any glaze and table."""
+    items = list(_arrange(dish, look.glaze, _nuisance(dish.seed)))
     owner = _owners(items, size)
     segments = np.array([Segment.TABLE] + [item.segment for item in items], np.uint8)
-    return Scene(render_image(spec, size), segments[owner], _depth(items, owner), _edges(owner))
+    return Scene(draw_image(dish, look, size), segments[owner], _depth(items, owner), _edges(owner))
 
 
-def _arrange(spec: SceneSpec, nuisance: _Nuisance):
+def _look(spec: SceneSpec) -> Look:
+    return Look(surroundings.named_glaze(spec.vessel_colour), partial(_table, spec.table))
+
+
+def _arrange(dish: Dish, glaze: surroundings.Glaze, nuisance: _Nuisance):
     """Every object from back to front."""
     dx, dy = nuisance.shift
-    x, y = _CENTRE_X[spec.placement] + dx, _CENTRE_Y + dy
-    shape, colour = spec.vessel_shape, spec.vessel_colour
-    if spec.placement != "centre":
-        drawing = surroundings.cutlery(_cutlery_name(spec.kind))
+    x, y = _CENTRE_X[dish.placement] + dx, _CENTRE_Y + dy
+    shape = dish.vessel_shape
+    if dish.placement != "centre":
+        drawing = surroundings.cutlery(_cutlery_name(dish.kind))
         yield _Placed(
-            drawing, _FREE_SIDE_X[spec.placement] + dx, 32 + dy, nuisance.cutlery_angle, Segment.CUTLERY, 0.06, 0.04
+            drawing, _FREE_SIDE_X[dish.placement] + dx, 32 + dy, nuisance.cutlery_angle, Segment.CUTLERY, 0.06, 0.04
         )
-    yield _Placed(surroundings.rim(shape, colour, spec.light), x, y, 0.0, Segment.VESSEL, 0.30, 0.05)
-    yield _Placed(surroundings.well(shape, colour), x, y, 0.0, Segment.VESSEL, 0.22, -0.06)
-    bed = beds.bed(spec.kind, shape)
+    yield _Placed(surroundings.rim(shape, glaze, dish.light), x, y, 0.0, Segment.VESSEL, 0.30, 0.05)
+    yield _Placed(surroundings.well(shape, glaze), x, y, 0.0, Segment.VESSEL, 0.22, -0.06)
+    bed = beds.bed(dish.kind, shape)
     if bed is not None:
         yield _Placed(bed, x, y, 0.0, Segment.FOOD, 0.26, 0.12)
-    turn = 2.0 if spec.kind in pieces.IN_ROWS else 5.0
-    layout = pieces.layout(spec.kind, shape, spec.count)
+    turn = 2.0 if dish.kind in pieces.IN_ROWS else 5.0
+    layout = pieces.layout(dish.kind, shape, dish.count)
     for (px, py, drawing), (jx, jy, angle) in zip(layout, nuisance.pieces):
         yield _Placed(drawing, x + px + jx, y + py + jy, turn * angle, Segment.PIECE, 0.40, 0.35)
     gx, gy = surroundings.GARNISH_AT[shape]
     yield _Placed(surroundings.saucer(), x + gx, y + gy, 0.0, Segment.GARNISH, 0.50, 0.0)
     yield _Placed(
-        surroundings.garnish(spec.garnish), x + gx, y + gy, nuisance.garnish_angle, Segment.GARNISH, 0.60, 0.20
+        surroundings.garnish(dish.garnish), x + gx, y + gy, nuisance.garnish_angle, Segment.GARNISH, 0.60, 0.20
     )
 
 
@@ -125,7 +167,7 @@ def _cutlery_name(kind: str) -> str:
 def _nuisance(seed: int) -> _Nuisance:
     """The same numbers for a seed whatever the attributes, so that one attribute can be changed alone."""
     u = _uniform(seed, 15)
-    phase, shift = (1.4 * u[0], 1.4 * u[1]), (0.5 * u[2], 0.5 * u[3])
+    phase, shift = (u[0], u[1]), (0.5 * u[2], 0.5 * u[3])
     jitter = tuple((0.4 * u[i], 0.4 * u[i + 1], u[i + 2]) for i in (6, 9, 12))
     return _Nuisance(phase, shift, 2.0 * u[4], 5.0 * u[5], jitter)
 
@@ -148,17 +190,17 @@ def _canvas_size(size: int) -> int:
     return size * (4 if size <= 128 else 3 if size <= 256 else 2)
 
 
-def _table(table: str, canvas_size: int, nuisance: _Nuisance) -> np.ndarray:
+def _table(table: str, canvas_size: int, shift: tuple[float, float]) -> np.ndarray:
     big = surroundings.texture(table, canvas_size)
     margin = (big.shape[0] - canvas_size) // 2
-    x, y = (round(margin + phase * canvas_size / UNITS) for phase in nuisance.phase)
+    x, y = (round(margin + 1.4 * share * canvas_size / UNITS) for share in shift)
     return big[y : y + canvas_size, x : x + canvas_size].copy()
 
 
-def _cast_shadow(canvas: np.ndarray, spec: SceneSpec, nuisance: _Nuisance):
-    cutlery = "" if spec.placement == "centre" else _cutlery_name(spec.kind)
+def _cast_shadow(canvas: np.ndarray, dish: Dish, nuisance: _Nuisance):
+    cutlery = "" if dish.placement == "centre" else _cutlery_name(dish.kind)
     n = canvas.shape[0]
-    big = _shadow(spec.vessel_shape, spec.placement, cutlery, spec.light, n)
+    big = _shadow(dish.vessel_shape, dish.placement, cutlery, dish.light, n)
     margin = (big.shape[0] - n) // 2
     x, y = (margin - round(shift * n / UNITS) for shift in nuisance.shift)
     shadow = cv2.cvtColor(big[y : y + n, x : x + n], cv2.COLOR_GRAY2RGB)
@@ -173,10 +215,11 @@ def _shadow(shape: str, placement: str, cutlery: str, light: str, canvas_size: i
     margin = round(pixels)
     mask = np.zeros((canvas_size + 2 * margin,) * 2, np.uint8)
     painter, at = Painter(mask, pixels), margin / pixels
+    vessel = surroundings.well(shape, surroundings.named_glaze("white"))
     # A few copies along the way make one swept shadow.
     for share in np.linspace(0.25, 1.0, 5):
         x, y = at + share * offset_x, at + share * offset_y
-        painter.draw(surroundings.well(shape, "white"), x + _CENTRE_X[placement], y + _CENTRE_Y, number=255, scale=1.24)
+        painter.draw(vessel, x + _CENTRE_X[placement], y + _CENTRE_Y, number=255, scale=1.24)
         if cutlery:
             x, y = at + 0.3 * share * offset_x, at + 0.3 * share * offset_y
             painter.draw(surroundings.cutlery(cutlery), x + _FREE_SIDE_X[placement], y + 32, number=255)

@@ -1,6 +1,7 @@
 """Everything around the dish: tables, vessels, cutlery and garnishes."""
 
 from functools import cache, lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,12 +13,22 @@ from fooddit.data.scenes.vector import (
     Painter,
     Sketch,
     blob,
+    box,
     ellipse,
     rotate,
     rounded,
     smooth,
     smooth_path,
 )
+
+
+class Glaze(NamedTuple):
+    """Colours of a vessel: its rim, its well, and the light's reflection on the rim."""
+
+    rim: tuple[float, float, float]
+    well: tuple[float, float, float]
+    shine: tuple[float, float, float]
+
 
 VESSEL_HALF = {"round": (22.6, 22.6), "square": (20.6, 20.6), "oval": (23.4, 18.2)}
 RIM = 4.7
@@ -42,28 +53,23 @@ def vessel_outline(shape: str, inset: float = 0.0) -> np.ndarray:
 
 
 @cache
-def rim(shape: str, colour: str, light: str) -> Drawing:
-    sketch = Sketch().shape(vessel_outline(shape, OUTLINE), VESSEL_COLOURS[colour][0], OUTLINE)
-    side = {"morning": 180, "noon": 247, "evening": 300}[light]
-    shine = tuple(c + 0.72 * (255 - c) for c in VESSEL_COLOURS[colour][0])
-    if colour == "white":
-        shine = (214, 216, 222)
-    rx, ry = (half - RIM / 2 - 0.2 for half in VESSEL_HALF[shape])
-    if shape == "square":
-        edge = {
-            "morning": ((-rx, -2), (-rx, -11)),
-            "noon": ((-10, -ry), (-1, -ry)),
-            "evening": ((rx, -11), (rx, -2)),
-        }[light]
-        path = np.linspace(*edge, 4)
-    else:
-        path = ellipse(0, 0, rx, ry, 0, side, side + 42)
-    return sketch.stroke(path, 1.5, shine).drawing()
+def named_glaze(colour: str) -> Glaze:
+    """The glaze of one of VESSEL_COLOURS."""
+    shine = (214, 216, 222) if colour == "white" else shine_on(VESSEL_COLOURS[colour][0])
+    return Glaze(*VESSEL_COLOURS[colour], shine)
 
 
-@cache
-def well(shape: str, colour: str) -> Drawing:
-    return Sketch().shape(vessel_outline(shape, RIM), VESSEL_COLOURS[colour][1], 0.7).drawing()
+def shine_on(rim: tuple[float, float, float]) -> tuple[float, float, float]:
+    """The reflection on a rim of that colour."""
+    return tuple(c + 0.72 * (255 - c) for c in rim)
+
+
+def rim(shape: str, glaze: Glaze, light: str) -> Drawing:
+    return _rim(shape, light).coloured(INK, glaze.rim, glaze.shine)
+
+
+def well(shape: str, glaze: Glaze) -> Drawing:
+    return _well(shape).coloured(INK, glaze.well)
 
 
 @cache
@@ -94,26 +100,44 @@ def texture(table: str, canvas_size: int) -> np.ndarray:
     return canvas
 
 
-def _box(x, y, width, height):
-    return np.array([(x, y), (x + width, y), (x + width, y + height), (x, y + height)], np.float32)
+@cache
+def _rim(shape: str, light: str) -> Drawing:
+    sketch = Sketch().shape(vessel_outline(shape, OUTLINE), INK, OUTLINE)
+    side = {"morning": 180, "noon": 247, "evening": 300}[light]
+    rx, ry = (half - RIM / 2 - 0.2 for half in VESSEL_HALF[shape])
+    if shape == "square":
+        edge = {
+            "morning": ((-rx, -2), (-rx, -11)),
+            "noon": ((-10, -ry), (-1, -ry)),
+            "evening": ((rx, -11), (rx, -2)),
+        }[light]
+        path = np.linspace(*edge, 4)
+    else:
+        path = ellipse(0, 0, rx, ry, 0, side, side + 42)
+    return sketch.stroke(path, 1.5, INK).drawing()
+
+
+@cache
+def _well(shape: str) -> Drawing:
+    return Sketch().shape(vessel_outline(shape, RIM), INK, 0.7).drawing()
 
 
 def _wood(sketch, rng):
     colours = ((190, 130, 78), (176, 116, 66), (199, 140, 88), (182, 123, 72), (193, 134, 82))
     for row, colour in enumerate(colours):
         y = -6 + 15.5 * row
-        sketch.shape(_box(0, y, 72, 15.5), colour)
+        sketch.shape(box(0, y, 72, 15.5), colour)
         darker = tuple(c * 0.86 for c in colour)
         for line in range(3):
             x = np.linspace(-4, 74, 12)
             start = y + 3.2 + 4.0 * line
             sketch.stroke(np.stack([x, start + 0.7 * np.sin(x / 9 + rng.rand() * 6)], 1), 0.8, darker)
-        sketch.shape(_box(0, y, 72, 1.3), (112, 68, 38))
-        sketch.shape(_box((13, 52, 30, 60, 20)[row], y, 1.2, 15.5), (112, 68, 38))
+        sketch.shape(box(0, y, 72, 1.3), (112, 68, 38))
+        sketch.shape(box((13, 52, 30, 60, 20)[row], y, 1.2, 15.5), (112, 68, 38))
 
 
 def _marble(sketch, rng):
-    sketch.shape(_box(0, 0, 72, 72), (222, 225, 228))
+    sketch.shape(box(0, 0, 72, 72), (222, 225, 228))
     veins = (
         ((-3, 20), (12, 14), (22, 16), (36, 5), (48, -4)),
         ((-3, 52), (8, 44), (20, 40), (34, 26), (52, 20), (74, 4)),
@@ -129,7 +153,7 @@ def _marble(sketch, rng):
 
 
 def _slate(sketch, rng):
-    sketch.shape(_box(0, 0, 72, 72), (84, 98, 122))
+    sketch.shape(box(0, 0, 72, 72), (84, 98, 122))
     for points in (((-2, 12), (20, 9), (44, 13), (74, 8)), ((-2, 61), (30, 65), (50, 60), (74, 64))):
         sketch.stroke(smooth_path(points), 1.0, (62, 74, 96))
     grid = np.stack(np.meshgrid(np.arange(2, 72, 5), np.arange(2, 72, 5)), -1).reshape(-1, 2)
@@ -139,13 +163,13 @@ def _slate(sketch, rng):
 
 
 def _cloth(sketch, rng):
-    sketch.shape(_box(0, 0, 72, 72), (255, 244, 236))
+    sketch.shape(box(0, 0, 72, 72), (255, 244, 236))
     for i in range(10):
-        sketch.shape(_box(0, 8 * i, 72, 4), (246, 172, 166))
+        sketch.shape(box(0, 8 * i, 72, 4), (246, 172, 166))
     for i in range(10):
-        sketch.shape(_box(8 * i, 0, 4, 72), (246, 172, 166))
+        sketch.shape(box(8 * i, 0, 4, 72), (246, 172, 166))
         for j in range(10):
-            sketch.shape(_box(8 * i, 8 * j, 4, 4), (226, 104, 106))
+            sketch.shape(box(8 * i, 8 * j, 4, 4), (226, 104, 106))
 
 
 def _chopsticks():

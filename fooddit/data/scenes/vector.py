@@ -5,7 +5,7 @@ are larger polygons in ink below them. The same painter fills either colours (th
 maps), which is what keeps the two aligned.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import cos, pi, radians, sin
 
 import cv2
@@ -24,6 +24,11 @@ class Drawing:
     points: np.ndarray
     layers: tuple
     extent: tuple[float, float]
+
+    def coloured(self, *colours) -> "Drawing":
+        """The same polygons in other colours, one for each layer from back to front."""
+        layers = ((tuple(map(float, colour)), spans) for colour, (_, spans) in zip(colours, self.layers, strict=True))
+        return replace(self, layers=tuple(layers))
 
 
 class Sketch:
@@ -93,6 +98,11 @@ def ellipse(x, y, rx, ry, angle: float = 0.0, start: float = 0.0, stop: float = 
     t = np.radians(np.linspace(start, stop, steps, endpoint=stop - start < 360))
     local = np.stack([rx * np.cos(t), ry * np.sin(t)], axis=1)
     return rotate(local, angle) + np.array([x, y])
+
+
+def box(x, y, width, height) -> np.ndarray:
+    """A rectangle with its left upper corner at (x, y)."""
+    return np.array([(x, y), (x + width, y), (x + width, y + height), (x, y + height)], np.float32)
 
 
 def rounded(half_width, half_height, radius) -> np.ndarray:
