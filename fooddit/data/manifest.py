@@ -15,12 +15,15 @@ from typing import Any
 import numpy as np
 
 FORMAT = "fooddit-records"
-VERSION = 2
+VERSION = 3
 MANIFEST = "dataset.json"
 SPLITS = ("train", "holdout")
 
-# One row a record: its picture's size in pixels, and the CRC-32 of the record's bytes.
-INDEX = np.dtype([("width", "<u4"), ("height", "<u4"), ("crc32", "<u4")])
+# One row a record: its picture's size in pixels, the numbers of its dish and of the pictures that look like it, and the
+# CRC-32 of the record's bytes.
+INDEX = np.dtype([(name, "<u4") for name in ("width", "height", "dish", "twin", "crc32")])
+# What an older version's datasets do not have.
+_LACKING = {1: "without checksums", 2: "without the groups of dishes"}
 
 
 class RecordError(ValueError):
@@ -87,10 +90,10 @@ def parse_manifest(data: bytes, path: Any) -> dict[str, Any]:
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise RecordError(f"{path}: not the manifest of a dataset (its format is not {FORMAT!r}); prepare one")
     version = manifest.get("version")
-    if version == 1:
+    if isinstance(version, int) and version in _LACKING:
         raise RecordError(
-            f"{path}: written by an older fooddit (format version 1, without checksums; expected {VERSION}); prepare "
-            f"the dataset again: remove {path.parent}, then fooddit prepare SOURCE {path.parent}"
+            f"{path}: written by an older fooddit (format version {version}, {_LACKING[version]}; expected {VERSION}); "
+            f"prepare the dataset again: remove {path.parent}, then fooddit prepare SOURCE {path.parent}"
         )
     if version != VERSION:
         raise RecordError(f"{path}: format version {version!r}, expected {VERSION}; use the fooddit that wrote it")

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from etils import epath
@@ -99,18 +100,19 @@ def prepare(
     with _workplace(out) as folder, naming_full_disk(folder, _FULL_DISK):
         options = {"size": size, "where": dict(where or {}), "seed": seed, "threads": threads or os.cpu_count() or 1}
         spool = fill_spool(catalogue, folder / "spool", progress=progress, **options)
-        clusters, splits = _split(spool, holdout)
+        groups = _group(spool)
+        splits = _split(spool, groups.clusters, holdout)
         require_free(folder, sum(spool.lengths), _FULL_DISK)
-        fingerprint, entries, shown = _write_all(spool, folder, catalogue.name, clusters, splits, shard_bytes)
+        fingerprint, entries, shown = _write_all(spool, folder, catalogue.name, groups, splits, shard_bytes)
         spool.path.unlink()
-        facts = card.facts(catalogue.name, fingerprint, shown, spool, clusters, splits, entries)
+        facts = card.facts(catalogue.name, fingerprint, shown, spool, groups.clusters, splits, entries)
         card.write_card(folder, facts)
         card.write_contact_sheet(folder, shown.samples, facts)
     counts = {split: entries[split]["records"] for split in SPLITS}
-    groups = {split: len(np.unique(clusters[splits == split])) for split in SPLITS}
+    clusters = {split: len(np.unique(groups.clusters[splits == split])) for split in SPLITS}
     rejected = dict(spool.rejections.counts.most_common())
     seconds = time.monotonic() - started
-    return Summary(out, catalogue.name, fingerprint, counts, groups, rejected, spool.filtered, seconds)
+    return Summary(out, catalogue.name, fingerprint, counts, clusters, rejected, spool.filtered, seconds)
 
 
 def _prepare_remote(source: str, address: str, **options) -> Summary:
@@ -162,11 +164,26 @@ def _workplace(out: Path) -> Iterator[Path]:
             raise
 
 
-def _split(spool: Spool, holdout: float) -> tuple[np.ndarray, np.ndarray]:
-    """The cluster, int64 (n,), and the split, str (n,), of every picture."""
+class _Groups(NamedTuple):
+    """Numbers that pictures of one dish have in common, near-duplicates, and whatever either joins: int64 (n,) each."""
+
+    dishes: np.ndarray
+    twins: np.ndarray
+    clusters: np.ndarray
+
+
+def _group(spool: Spool) -> _Groups:
+    dishes = components(spool.dishes, [])
     if spool.splits[0] is not None:
-        return components(spool.dishes, []), np.array(spool.splits)
-    clusters = components(spool.dishes, near_duplicates(spool.hashes, spool.thumbnails))
+        return _Groups(dishes, components(spool.hashes, []), dishes)
+    alike = near_duplicates(spool.hashes, spool.thumbnails)
+    return _Groups(dishes, components(np.arange(len(dishes)), alike), components(spool.dishes, alike))
+
+
+def _split(spool: Spool, clusters: np.ndarray, holdout: float) -> np.ndarray:
+    """The split of every picture, str (n,)."""
+    if spool.splits[0] is not None:
+        return np.array(spool.splits)
     _, firsts, counts = np.unique(clusters, return_index=True, return_counts=True)
     wanted = round(holdout * len(clusters)) or int(holdout > 0 and len(counts) > 1)
     held = []
@@ -175,24 +192,24 @@ def _split(spool: Spool, holdout: float) -> tuple[np.ndarray, np.ndarray]:
         if counts[cluster] <= wanted:
             held.append(cluster)
             wanted -= counts[cluster]
-    return clusters, np.where(np.isin(clusters, held), "holdout", "train")
+    return np.where(np.isin(clusters, held), "holdout", "train")
 
 
 def _write_all(
-    spool: Spool, folder: Path, source: str, clusters: np.ndarray, splits: np.ndarray, shard_bytes: int
+    spool: Spool, folder: Path, source: str, groups: _Groups, splits: np.ndarray, shard_bytes: int
 ) -> tuple[str, dict[str, dict], card.Contents]:
     """The second pass: from the spool to the shards of each split, and the manifest.
 
     One split after the other: an open ArrayRecord writer holds 16 MB of records.
     """
-    contents = card.Contents(wanted=card.sample(clusters, splits))
+    contents = card.Contents(wanted=card.sample(groups.clusters, splits))
     entries = {}
     for split in SPLITS:
         writer = RecordWriter(folder, split, shard_bytes)
         indices = np.nonzero(splits == split)[0].tolist()
         for index, record in zip(indices, spool.records(indices), strict=True):
-            record = replace(record, cluster=int(clusters[index]))
-            writer.write(record)
+            record = replace(record, cluster=int(groups.clusters[index]))
+            writer.write(record, dish=int(groups.dishes[index]), twin=int(groups.twins[index]))
             contents.add(index, record, split)
         entries[split] = writer.close()
     return write_manifest(folder, source, entries), entries, contents

@@ -18,6 +18,7 @@ from array_record.python.array_record_module import ArrayRecordReader, ArrayReco
 
 from fooddit.data.captions import Caption
 from fooddit.data.damage import Damage, DamageLog
+from fooddit.data.images import decode_image
 from fooddit.data.manifest import (
     INDEX,
     MANIFEST,
@@ -96,14 +97,15 @@ class RecordWriter:
         self._index = array.array("I")
         self._hash = hashlib.sha256()
 
-    def write(self, record: Record) -> None:
+    def write(self, record: Record, *, dish: int, twin: int) -> None:
+        """Adds a record. `dish` and `twin` number the pictures of its dish, and those that look like it."""
         data = encode_record(record)
         if self._writer is None or self._written + len(data) > self._shard_bytes:
             self._start_shard()
         self._writer.write(data)
         self._written += len(data)
         self._shards[-1]["records"] += 1
-        self._index.extend((record.width, record.height, zlib.crc32(data)))
+        self._index.extend((record.width, record.height, dish, twin, zlib.crc32(data)))
         self._hash.update(hashlib.sha256(data).digest())
 
     def close(self) -> dict[str, Any]:
@@ -136,7 +138,8 @@ class Dataset:
     Every record is checked against the checksum it was prepared with. `read` and `[i]` raise RecordError for one that
     is damaged or missing; `read_whole`, iteration and `captions` leave it out and note it in `damage`.
 
-    sizes: int64 (n, 2), width and height of each picture, known without reading the records.
+    sizes: int64 (n, 2), width and height of each picture; dishes, twins: int64 (n,), numbers that pictures of one dish
+    have in common, and near-duplicates. All are known without reading the records.
     fingerprint: of the whole dataset, both splits; it changes when any picture, caption or their order does.
     damage: what was found damaged or missing so far, by whoever reads this object.
     """
@@ -156,6 +159,7 @@ class Dataset:
                 f"{self.folder / MANIFEST}: the record counts of split {split!r} disagree; prepare it again"
             )
         self.sizes = np.stack([index["width"], index["height"]], axis=1).astype(np.int64)
+        self.dishes, self.twins = (index[name].astype(np.int64) for name in ("dish", "twin"))
         self._checksums: list[int] = index["crc32"].tolist()
         self._ends = np.cumsum(counts, dtype=np.int64)
         self._starts = self._ends - counts
@@ -213,6 +217,14 @@ class Dataset:
         shard = int(np.searchsorted(self._ends, number, side="right"))
         where = f"{self._shards[shard]['name']} record {number - self._starts[shard]}"
         self.damage.add(Damage(range(number, number + 1), where, why, id))
+
+    def decode(self, number: int, record: Record, height: int, width: int) -> np.ndarray | None:
+        """A record's picture, as `decode_image` gives it; None, and noted in `damage`, if it cannot be decoded."""
+        try:
+            return decode_image(record.image, min_height=height, min_width=width)
+        except ValueError as error:
+            self.discard(number, f"its picture cannot be decoded: {error}", record.id)
+            return None
 
     def captions(self) -> Iterator[Caption]:
         """All captions of the split, in order; what a tokenizer is trained on."""

@@ -39,6 +39,8 @@ class _Usable:
 class Spool:
     """Records without a cluster in one file, and what the split needs of each: 250 bytes, whatever the picture's size.
 
+    Of a source that splits its rows itself, looks are not compared: a picture's hash is then of its file.
+
     Not an ArrayRecord: that one says only at its end that the disk was full.
     """
 
@@ -65,7 +67,7 @@ class Spool:
 
     @property
     def hashes(self) -> np.ndarray:
-        """Difference hashes: uint64 (n,)."""
+        """Difference hashes, or of the files: uint64 (n,)."""
         return np.frombuffer(self._hashes, np.uint64)
 
     @property
@@ -171,5 +173,9 @@ def _read(row: Row | Rejection, size: int | None, seed: int) -> _Usable | Reject
         attributes=row.attributes,
     )
     dish = hashlib.sha256(f"{seed}/{row.dish_id}".encode()).digest()
-    alike = (0, b"") if row.split else (difference_hash(picture.pixels), thumbnail(picture.pixels).tobytes())
-    return _Usable(encode_record(record), dish, row.split, *alike)
+    if row.split:
+        # Scenes of one dish look alike and are not twins.
+        looks = int.from_bytes(hashlib.sha256(picture.data).digest()[:8], "big"), b""
+    else:
+        looks = difference_hash(picture.pixels), thumbnail(picture.pixels).tobytes()
+    return _Usable(encode_record(record), dish, row.split, *looks)

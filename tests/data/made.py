@@ -31,13 +31,14 @@ def record(index, width=32, height=32):
     )
 
 
-def dataset(folder, records, holdout=(), shard_bytes=256 << 20):
-    """Writes a dataset folder and returns its fingerprint."""
+def dataset(folder, records, holdout=(), shard_bytes=256 << 20, dishes=None):
+    """Writes a dataset folder and returns its fingerprint. `dishes`: (dish, twin) of each record of the first split."""
     folder.mkdir(parents=True, exist_ok=True)
     entries = {}
     for split, rows in (("train", records), ("holdout", holdout)):
         writer = RecordWriter(folder, split, shard_bytes)
-        for row in rows:
-            writer.write(row)
+        for number, row in enumerate(rows):
+            dish, twin = dishes[number] if dishes and split == "train" else (number, number)
+            writer.write(row, dish=dish, twin=twin)
         entries[split] = writer.close()
     return write_manifest(folder, "made", entries)

@@ -57,6 +57,26 @@ def test_nothing_is_lost_and_dishes_and_copies_stay_together(menu, tmp_path):
         assert ("0.jpg" in names["train"]) == ("copy.jpg" in names["train"])
 
 
+def test_dishes_and_twins_are_numbered(menu, tmp_path):
+    prepare(str(menu), tmp_path / "out", holdout=0.3, progress=False)
+    names, dishes, twins = [], [], []
+    for split in ("train", "holdout"):
+        found = open_dataset(tmp_path / "out", split)
+        assert found.dishes.dtype == found.twins.dtype == np.int64
+        for number, row in enumerate(found):
+            names.append((row.id, row.dish_id))
+            dishes.append(int(found.dishes[number])), twins.append(int(found.twins[number]))
+    of_dish = {}
+    for (_, dish_id), dish in zip(names, dishes, strict=True):
+        of_dish.setdefault(dish, set()).add(dish_id)
+    # A dish is a dish, whatever its pictures look like; the copy of picture 0 is the one twin, under another dish.
+    assert len(of_dish) == 34 and all(len(ids) == 1 for ids in of_dish.values())
+    assert len({*twins}) == 39
+    of_id = {id: (dish, twin) for (id, _), dish, twin in zip(names, dishes, twins, strict=True)}
+    assert of_id["0.jpg"][1] == of_id["copy.jpg"][1] and of_id["0.jpg"][0] != of_id["copy.jpg"][0]
+    assert of_id["30.jpg"][0] == of_id["31.jpg"][0] and of_id["30.jpg"][1] != of_id["31.jpg"][1]
+
+
 def test_pictures_are_kept_as_they_are(menu, tmp_path):
     prepare(str(menu), tmp_path / "out", progress=False)
     for records in read(tmp_path / "out").values():

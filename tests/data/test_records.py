@@ -63,11 +63,16 @@ def test_what_is_no_dataset_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda manifest: manifest | {"version": 99}, "format version 99, expected 2; use the fooddit that wrote it"),
+        (lambda manifest: manifest | {"version": 99}, "format version 99, expected 3; use the fooddit that wrote it"),
         (
             lambda manifest: manifest | {"version": 1},
-            "written by an older fooddit .* prepare the dataset again: remove",
+            "older fooddit .format version 1, without checksums; .* prepare the dataset again: remove",
         ),
+        (
+            lambda manifest: manifest | {"version": 2},
+            "older fooddit .format version 2, without the groups of dishes; expected 3.; prepare the dataset again: ",
+        ),
+        (lambda manifest: manifest | {"version": [2]}, r"format version \[2\], expected 3"),
         (lambda manifest: manifest | {"format": "tar"}, "not the manifest of a dataset"),
         (lambda manifest: manifest | {"source": "other"}, "damaged or edited, its content is not what its checksum"),
         (lambda manifest: manifest | {"fingerprint": "0" * 64}, "damaged or edited"),
