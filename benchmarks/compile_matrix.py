@@ -19,7 +19,6 @@ SMALL = ("quickstart", "stage1.py:quick", "autoencoder", "scene_reader")
 STAGE_2 = {
     "data.image_size": 512,
     "text.length": 512,
-    "data.text_length": 512,
     "model.image_tokens": 256,
 }
 GPUS = "h100:8"

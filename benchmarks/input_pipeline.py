@@ -50,7 +50,7 @@ from PIL import Image  # noqa: E402
 
 from fooddit.data.captions import Caption  # noqa: E402
 from fooddit.data.images import decode_image, fit_image  # noqa: E402
-from fooddit.data.pipeline import Batches, DataConfig, open_dataset  # noqa: E402
+from fooddit.data.pipeline import Batches, DataConfig, TextInput, open_dataset  # noqa: E402
 from fooddit.data.records import Record, RecordWriter, write_manifest  # noqa: E402
 
 # Batches drawn before the clock starts: more than any side keeps ready, so that none is timed emptying its buffer.
@@ -147,15 +147,16 @@ def write_records(folder: Path, stored: list[bytes]) -> Path:
     for i, data in enumerate(stored):
         height, width = image_size(data)
         captions = (Caption("a dish", "short", "en"), Caption("a dish on a table", "dense", "en"))
-        writers["train"].write(Record(str(i), str(i), i, data, width, height, captions))
+        writers["train"].write(Record(str(i), str(i), i, data, width, height, captions), dish=i, twin=i)
     write_manifest(folder / "records", "photos", {split: writer.close() for split, writer in writers.items()})
     return folder / "records"
 
 
 def ours(records: Path, threads: int) -> Iterator[np.ndarray]:
     config = DataConfig(source=str(records), batch_size=BATCH, image_size=SIZE, flip=True, threads=threads)
-    tokens = np.zeros(config.text_length, np.int32), np.ones(config.text_length, bool)
-    batches = Batches(open_dataset(records, "train"), config, seed=0, tokenize=lambda text: tokens)
+    tokens = np.zeros(48, np.int32), np.ones(48, bool)
+    tokenizers = {"text": TextInput(lambda text: tokens, 48)}
+    batches = Batches(open_dataset(records, "train"), config, seed=0, tokenizers=tokenizers)
     try:
         while True:
             yield next(batches)["image"]

@@ -15,7 +15,7 @@ def get_config(variant: str = "full"):
     config.data.short, config.data.dense, config.data.dropped = 0.0, 0.9, 0.1
     config.model.width, config.model.depth, config.model.scan_unroll = 256, 4, 4
     config.text.width, config.text.depth = 64, 1
-    config.text.length = config.data.text_length = 48
+    config.text.length = 48
     config.objective.prediction = "x0"
     config.timesteps.shift = 2.0
     config.sampling.shift = 2.0

@@ -26,7 +26,7 @@ def get_config(variant: str = "full"):
         config.text.width, config.text.depth, config.text.head_dim = 1024, 12, 128
         config.text.dtype, config.text.scan_unroll = "bfloat16", 1
         config.text.vocabulary = 16384
-        config.text.length = config.data.text_length = 128
+        config.text.length = 128
         config.train.steps = 200_000
         config.optimizer.warmup = 5000
         config.optimizer.ema = 0.9999

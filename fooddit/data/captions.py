@@ -64,8 +64,9 @@ def build_captions(
     return [Caption(text, style, _language(text, language)) for text, style in texts]
 
 
-def choose_caption(captions: Sequence[Caption], draws: tuple[float, float], *, short: float, dropped: float) -> str:
-    """The text one training example gets; "" means none, for classifier-free guidance. A pure function of `draws`.
+def choose_caption(captions: Sequence[Caption], draws: tuple[float, float], *, short: float, dropped: float) -> int:
+    """The number of the caption that a training example gets, a pure function of `draws`; -1 for none, which
+    classifier-free guidance needs.
 
     `draws` are two uniform numbers in [0, 1): the first chooses between dropped, short and dense (what is left of the
     odds), the second among the captions of that style, whatever their language. A picture without captions of the
@@ -73,10 +74,10 @@ def choose_caption(captions: Sequence[Caption], draws: tuple[float, float], *, s
     """
     style_draw, pick_draw = draws
     if style_draw < dropped or not captions:
-        return ""
+        return -1
     style = "short" if style_draw < dropped + short else "dense"
-    matching = [caption for caption in captions if caption.style == style] or captions
-    return matching[int(pick_draw * len(matching))].text
+    matching = [i for i, caption in enumerate(captions) if caption.style == style] or range(len(captions))
+    return matching[int(pick_draw * len(matching))]
 
 
 def clean_text(text: str) -> str:

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from fooddit.config import ConfigError
-from fooddit.data.pipeline import Batches, DataConfig, doubts, open_dataset
+from fooddit.data.pipeline import Batches, DataConfig, TextInput, doubts, open_dataset
 from fooddit.data.prepare import prepare
 from fooddit.data.tokenizer import Tokenizer, train_tokenizer
 from fooddit.diffusion import loss_by_time
@@ -61,7 +61,7 @@ class Denoise(DenoiseStep):
             self.train_set,
             self.experiment.data,
             seed=self.experiment.train.seed,
-            tokenize=self._tokenize,
+            tokenizers=self._tokenizers,
             start=position,
             rows=rows,
         )
@@ -92,8 +92,10 @@ class Denoise(DenoiseStep):
             return neighbour_sheet(samples, prompts, step, neighbours.nearest, neighbours.summary)
         return photo_sheet(samples, prompts, step)
 
-    def _tokenize(self, text: str):
-        return self.tokenizer.encode(text, self.experiment.text.length)
+    @property
+    def _tokenizers(self) -> dict[str, TextInput]:
+        length = self.experiment.text.length
+        return {"text": TextInput(lambda text: self.tokenizer.encode(text, length), length)}
 
     def _validation_loss(self, params, frozen, batch: dict, key: jax.Array):
         t, flow = self.flow(params, self.device_batch(frozen, batch), key)
@@ -105,7 +107,7 @@ class Denoise(DenoiseStep):
             return {}
         mesh, size = jax.sharding.get_mesh(), self.experiment.data.batch_size
         rows = local_rows(mesh, size)
-        batches = Batches(self.holdout_set, self.experiment.data, seed=0, tokenize=self._tokenize, rows=rows)
+        batches = Batches(self.holdout_set, self.experiment.data, seed=0, tokenizers=self._tokenizers, rows=rows)
         count = max(self.experiment.evaluation.examples // size, 1)
         sums = np.zeros((2, TIME_BINS))
         for _ in range(count):

@@ -72,10 +72,6 @@ class DenoiseExperiment(Experiment):
             raise ValueError(
                 f"text.vocabulary is {self.text.vocabulary}: expected at least 257, the bytes and the padding"
             )
-        if self.data.text_length != self.text.length:
-            raise ValueError(
-                f"data.text_length is {self.data.text_length}, text.length {self.text.length}; make them equal"
-            )
 
 
 class DenoiseStep:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fooddit.data.images import encode_png
-from fooddit.data.pipeline import Batches, DataConfig
+from fooddit.data.pipeline import Batches, DataConfig, TextInput
 from fooddit.data.records import RecordError, open_dataset
 from tests.data.faults import REGIONS, faults_found, made_dataset
 from tests.data.made import dataset, picture, record
@@ -21,14 +21,15 @@ def tokenize(text):
 
 
 def config(folder, **options):
-    options = {"image_size": 32, "max_aspect": 2.0, "text_length": LENGTH} | options
+    options = {"image_size": 32, "max_aspect": 2.0} | options
     return DataConfig(str(folder), 8, **options)
 
 
 def draw(folder, count, *, options=None, **arguments):
     """Batches of a dataset that is opened anew, and how many damaged records were met."""
     arguments = {"seed": 0} | arguments
-    batches = Batches(open_dataset(folder, "train"), config(folder, **(options or {})), tokenize=tokenize, **arguments)
+    arguments |= {"tokenizers": {"text": TextInput(tokenize, LENGTH)}}
+    batches = Batches(open_dataset(folder, "train"), config(folder, **(options or {})), **arguments)
     try:
         return [next(batches) for _ in range(count)], batches.damaged
     finally:

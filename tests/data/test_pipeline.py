@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fooddit.data import pipeline
-from fooddit.data.pipeline import Batches, DataConfig, doubts, example_draws, open_dataset
+from fooddit.data.pipeline import Batches, DataConfig, TextInput, doubts, example_draws, open_dataset
 from fooddit.data.records import RecordError
 from fooddit.data.tokenizer import train_tokenizer
 from tests.data.made import dataset, picture, record
@@ -30,11 +30,12 @@ def tokenize(data):
 
 @pytest.fixture
 def config(data):
-    return DataConfig(str(data.folder), 8, image_size=32, grid=8, max_aspect=2.0, flip=True, text_length=LENGTH)
+    return DataConfig(str(data.folder), 8, image_size=32, grid=8, max_aspect=2.0, flip=True)
 
 
 def draw(data, config, tokenize, count, **options):
-    batches = Batches(data, config, tokenize=tokenize, **({"seed": 0} | options))
+    tokenizers = {"text": TextInput(tokenize, LENGTH)}
+    batches = Batches(data, config, **({"seed": 0, "tokenizers": tokenizers} | options))
     found = [next(batches) for _ in range(count)]
     assert batches.position == options.get("start", 0) + count
     batches.close()
@@ -64,7 +65,8 @@ def test_shapes_and_types(data, config, tokenize):
         assert batch["image"].dtype == np.uint8 and batch["record"].dtype == np.int64
         assert batch["text"].shape == batch["text_mask"].shape == (8, LENGTH)
         assert batch["text"].dtype == np.int32 and batch["text_mask"].dtype == bool
-        assert batch["index"].dtype == np.int32
+        assert batch["index"].dtype == batch["caption"].dtype == np.int32
+        assert batch.keys() == {"image", "text", "text_mask", "index", "record", "caption"}
         assert batch["index"].tolist() == list(range(8 * number, 8 * number + 8))
 
 
@@ -105,20 +107,41 @@ def test_seeds_and_epochs_differ(data, config, tokenize):
 
 
 def test_pictures_and_captions_are_those_of_the_record(data, tokenize):
-    config = DataConfig(str(data.folder), 6, image_size=32, text_length=LENGTH, short=1.0, dense=0.0, dropped=0.0)
+    config = DataConfig(str(data.folder), 6, image_size=32, short=1.0, dense=0.0, dropped=0.0)
     for batch in draw(data, config, tokenize, 10):
         for row, number in enumerate(batch["record"]):
             found = data[int(number)]
             np.testing.assert_array_equal(batch["text"][row], tokenize(found.captions[0].text)[0])
+            assert batch["caption"][row] == 0
             if (found.width, found.height) == (32, 32):
                 np.testing.assert_array_equal(batch["image"][row], picture(int(number), 32, 32))
 
 
+def test_every_tower_reads_the_same_caption(data, config, tokenize):
+    length = 200
+    spell = TextInput(
+        lambda text: (
+            np.resize(np.frombuffer(text.encode() or b" ", np.uint8), length).astype(np.int32),
+            np.arange(length) < len(text.encode()),
+        ),
+        length,
+    )
+    both = {"text": TextInput(tokenize, LENGTH), "bytes": spell}
+    for batch in draw(data, config, tokenize, 6, tokenizers=both):
+        assert batch["bytes"].shape == batch["bytes_mask"].shape == (8, length)
+        for row, (number, caption) in enumerate(zip(batch["record"], batch["caption"], strict=True)):
+            text = data[int(number)].captions[caption].text if caption >= 0 else ""
+            assert bytes(batch["bytes"][row][batch["bytes_mask"][row]].astype(np.uint8)).decode() == text
+            np.testing.assert_array_equal(batch["text"][row], tokenize(text)[0])
+    assert all("text" not in batch for batch in draw(data, config, tokenize, 1, tokenizers={}))
+
+
 def test_odds_flip_and_dropped(data, tokenize):
-    base = DataConfig(str(data.folder), 60, image_size=32, text_length=LENGTH, short=0.5, dense=0.25, dropped=0.25)
+    base = DataConfig(str(data.folder), 60, image_size=32, short=0.5, dense=0.25, dropped=0.25)
     plain = draw(data, base, tokenize, 20)
     dropped = np.concatenate([~batch["text_mask"].any(1) for batch in plain])
     assert dropped.mean() == pytest.approx(0.25, abs=0.05)
+    np.testing.assert_array_equal(np.concatenate([batch["caption"] for batch in plain]) == -1, dropped)
     flipped = draw(data, dataclasses.replace(base, flip=True), tokenize, 20)
     pairs = [(a, b) for x, y in zip(plain, flipped, strict=True) for a, b in zip(x["image"], y["image"], strict=True)]
     mirrored = [(a[:, ::-1] == b).all() for a, b in pairs]
@@ -130,12 +153,22 @@ def test_draws_depend_on_the_example_alone():
     whole = example_draws(5, 0, 64)
     np.testing.assert_array_equal(example_draws(5, 40, 8), whole[40:48])
     assert (example_draws(6, 0, 64) != whole).all() and 0 <= whole.min() and whole.max() < 1
-    assert example_draws(5, 2**31 + 7, 1).shape == (1, 4)
+    assert example_draws(5, 2**31 + 7, 1).shape == (1, 8)
+
+
+def test_draws_stay_what_they_were():
+    expected = [[0.05259061, 0.15772675, 0.03727771, 0.06221224, 0.60724282, 0.86122674, 0.28295309, 0.50123159]]
+    np.testing.assert_allclose(example_draws(5, 40, 1), expected, atol=1e-8)
+    # The first four are from before there were eight: the same crop, flip and caption.
+    four = np.random.Generator(np.random.Philox(key=[5, 1], counter=[40, 0, 0, 0])).random((3, 4))
+    np.testing.assert_array_equal(example_draws(5, 40, 3)[:, :4], four)
+    assert np.unique(example_draws(5, 0, 64)).size == 64 * 8
 
 
 def test_fingerprint_says_what_the_position_means(data, config, tokenize):
     def fingerprint(seed=0, **changes):
-        batches = Batches(data, dataclasses.replace(config, **changes), seed=seed, tokenize=tokenize)
+        tokenizers = {"text": TextInput(tokenize, LENGTH)}
+        batches = Batches(data, dataclasses.replace(config, **changes), seed=seed, tokenizers=tokenizers)
         batches.close()
         return batches.fingerprint
 
@@ -143,6 +176,11 @@ def test_fingerprint_says_what_the_position_means(data, config, tokenize):
     assert fingerprint()["dataset"] == data.fingerprint
     for other in (fingerprint(seed=1), fingerprint(batch_size=16), fingerprint(max_aspect=1.0)):
         assert other != fingerprint()
+    # Reference pictures are what the model is shown: another size or kind of them is another run.
+    kinds = [{}, {"reference_size": 16}, {"reference_size": 32}, {"reference_size": 16, "references": "same"}]
+    found = [fingerprint(**kind) for kind in kinds]
+    assert all(a != b for i, a in enumerate(found) for b in found[:i])
+    assert fingerprint(references="same") == fingerprint()
 
 
 def test_errors_say_what_to_change(data, config, tokenize, tmp_path):
@@ -152,8 +190,11 @@ def test_errors_say_what_to_change(data, config, tokenize, tmp_path):
         dataclasses.replace(config, threads=0)
     with pytest.raises(ValueError, match=r"data\.max_damaged is -1"):
         dataclasses.replace(config, max_damaged=-1)
-    with pytest.raises(ValueError, match=r"data\.text_length"):
-        next(Batches(data, dataclasses.replace(config, text_length=99), seed=0, tokenize=tokenize))
+    for name, wrong in (("reference_size", -1), ("references", "another")):
+        with pytest.raises(ValueError, match=rf"data\.{name} is {wrong!r}"):
+            dataclasses.replace(config, **{name: wrong})
+    with pytest.raises(ValueError, match=r"tokenizer of 'text' gave ids of shape \(12,\), expected \(99,\)"):
+        next(Batches(data, config, seed=0, tokenizers={"text": TextInput(tokenize, 99)}))
     dataset(tmp_path, [record(0)])
     with pytest.raises(RecordError, match="'holdout' has no records"):
-        Batches(open_dataset(tmp_path, "holdout"), config, seed=0, tokenize=tokenize)
+        Batches(open_dataset(tmp_path, "holdout"), config, seed=0, tokenizers={"text": TextInput(tokenize, LENGTH)})

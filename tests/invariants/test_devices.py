@@ -35,7 +35,7 @@ def task(tmp_path_factory):
     prepare("scenes:32", folder, size=64, progress=False)
     values = {
         "task": "denoise",
-        "data": {"source": str(folder), "batch_size": 16, "text_length": 32},
+        "data": {"source": str(folder), "batch_size": 16},
         "space": {"patch": 8},
         "model": {"width": 64, "depth": 2, "head_dim": 8},
         "text": {"width": 64, "depth": 1, "head_dim": 8, "length": 32, "vocabulary": 512},

@@ -15,7 +15,7 @@ from fooddit.models.text import TextConfig
 from fooddit.models.text_to_image import SamplingConfig, TextToImage
 
 CONFIG = SimpleNamespace(
-    data=DataConfig(source="none", batch_size=4, image_size=32, grid=8, text_length=8),
+    data=DataConfig(source="none", batch_size=4, image_size=32, grid=8),
     model=DiTConfig(width=32, depth=2, head_dim=8),
     text=TextConfig(width=32, depth=1, head_dim=8, vocabulary=300, length=8),
     objective=ObjectiveConfig(prediction="x0"),
