@@ -38,7 +38,7 @@ class SceneReader:
 
     def read(self, images: UInt8[np.ndarray, "batch height width 3"]) -> Int[np.ndarray, "batch attributes"]:
         """Indices into ATTRIBUTES' values for pictures of any one size (resized to 64 pixels)."""
-        images = _resize(images, SceneClassifier.size)
+        images = fit(images, SceneClassifier.size)
         padded = np.concatenate([images, np.zeros((-len(images) % BATCH, *images.shape[1:]), np.uint8)])
         parts = [self._predict(self.params, padded[i : i + BATCH]) for i in range(0, len(padded), BATCH)]
         return np.concatenate([np.asarray(part) for part in parts])[: len(images)]
@@ -65,7 +65,8 @@ def _compiled():
     return predict
 
 
-def _resize(images: np.ndarray, size: int) -> np.ndarray:
+def fit(images: UInt8[np.ndarray, "batch height width 3"], size: int) -> UInt8[np.ndarray, "batch size size 3"]:
+    """Pictures of any one size at `size` pixels a side, by the mean of areas."""
     if images.shape[1:3] == (size, size):
         return images
     import cv2

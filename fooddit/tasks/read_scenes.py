@@ -7,13 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jaxtyping import Array, Int
 
 from fooddit.data.scene_stream import SceneBatches, SceneStreamConfig, scene_batch_shapes
 from fooddit.data.scenes import ATTRIBUTES
 from fooddit.diffusion import example_keys
 from fooddit.evaluation.scene_reader import SceneReader, accuracy, classifier
 from fooddit.models.autoencoder import pixels_from_bytes
-from fooddit.models.module import count
+from fooddit.models.module import Definition, count
 from fooddit.models.weights import save_weights
 from fooddit.training.frozen import Frozen
 from fooddit.training.task import Evaluation, Experiment
@@ -36,11 +37,13 @@ class ReadScenesExperiment(Experiment):
 class ReadScenes:
     """Cross-entropy of every attribute."""
 
+    kind = "scene_reader"
+
     def __init__(self, experiment: ReadScenesExperiment, workdir: Path | None = None, saved: dict | None = None):
         self.experiment = experiment
-        self.definition = classifier()
+        self.definition = self._network()
         self.shapes, self.axes, self.frozen = self.definition.shapes, self.definition.axes, Frozen()
-        self.metadata = {"kind": "scene_reader"}
+        self.metadata = {"kind": self.kind}
         self.flops_per_example = 3 * 2 * _multiplications(self.definition.shapes)
         self.init = self.definition.init
 
@@ -57,13 +60,9 @@ class ReadScenes:
 
     def loss(self, params, frozen, batch: dict, key: jax.Array):
         image = self._degrade(pixels_from_bytes(batch["image"]), example_keys(key, batch["index"]))
-        losses, correct = [], []
         model = self.definition.bind(params)
-        for i, logits in enumerate(model.split(model(image))):
-            labels = batch["attributes"][:, i]
-            losses.append(optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean())
-            correct.append(logits.argmax(-1) == labels)
-        return sum(losses), {"all_exact": jnp.stack(correct).all(axis=0).mean()}
+        losses, correct = classify(model.split(model(image)), batch["attributes"])
+        return losses.sum(), {"all_exact": correct.all(axis=0).mean()}
 
     def evaluate(self, params, frozen, step: int) -> Evaluation:
         return Evaluation({f"val/{name}": value for name, value in accuracy(SceneReader(params)).items()})
@@ -73,6 +72,9 @@ class ReadScenes:
         classes = {name: len(values) for name, values in ATTRIBUTES.items()}
         save_weights(path, jax.tree.map(np.asarray, params), {"model": "SceneClassifier", "classes": classes})
 
+    def _network(self) -> Definition:
+        return classifier()
+
     def _degrade(self, image: jax.Array, keys: jax.Array) -> jax.Array:
         """Each picture by its own draw: a mix with its 3 x 3 blur, then noise; half of them stay nearly clean."""
         amounts = jax.vmap(lambda key: jax.random.uniform(key, (2,)) ** 2)(keys)[:, :, None, None, None]
@@ -80,6 +82,15 @@ class ReadScenes:
         mix = self.experiment.blur * amounts[:, 0]
         noise = jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, 1), image.shape[1:]))(keys)
         return (1 - mix) * image + mix * blurred + self.experiment.noise * amounts[:, 1] * noise
+
+
+def classify(heads: list[jax.Array], labels: Int[Array, "batch heads"]) -> tuple[jax.Array, jax.Array]:
+    """The mean cross-entropy of each head, (heads,), and where its answer is right, (heads, batch)."""
+    losses, correct = [], []
+    for i, logits in enumerate(heads):
+        losses.append(optax.softmax_cross_entropy_with_integer_labels(logits, labels[:, i]).mean())
+        correct.append(logits.argmax(-1) == labels[:, i])
+    return jnp.stack(losses), jnp.stack(correct)
 
 
 def _multiplications(shapes: dict) -> int:

@@ -8,13 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import lru_cache, partial
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 
 from fooddit.data.scenes import beds, pieces, surroundings
-from fooddit.data.scenes.spec import SceneSpec
+from fooddit.data.scenes.spec import Dish, SceneSpec
 from fooddit.data.scenes.vector import UNITS, Drawing, Painter, rotate
 
 MIN_SIZE = 16
@@ -54,18 +54,6 @@ class Scene:
     segmentation: np.ndarray
     depth: np.ndarray
     edges: np.ndarray
-
-
-class Dish(Protocol):
-    """What both kinds of specs say of a picture, whatever its glaze and its table."""
-
-    kind: str
-    vessel_shape: str
-    count: int
-    garnish: str
-    placement: str
-    light: str
-    seed: int
 
 
 class Look(NamedTuple):

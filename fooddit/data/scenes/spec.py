@@ -3,6 +3,7 @@
 import hashlib
 from dataclasses import dataclass
 from functools import cache
+from typing import Protocol
 
 import numpy as np
 
@@ -32,6 +33,18 @@ ATTRIBUTES: dict[str, tuple] = {
 SPLITS = ("train", "holdout")
 _HOLDOUT_ONE_IN = 10
 _HOLDOUT_SALT = b"fooddit dish scenes, split 1"
+
+
+class Dish(Protocol):
+    """What plain and styled scenes have in common: all but the vessel's colour and the table."""
+
+    kind: str
+    vessel_shape: str
+    count: int
+    garnish: str
+    placement: str
+    light: str
+    seed: int
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,11 @@ Short captions are names; dense ones say all eight attributes, each with one fix
 language, in sentences of several orders.
 """
 
+from collections.abc import Mapping
+from typing import NamedTuple
+
 from fooddit.data.captions import Caption
-from fooddit.data.scenes.spec import SceneSpec
+from fooddit.data.scenes.spec import Dish, SceneSpec
 
 # kind: (name, one unit, several units); {n} is the number.
 _EN_DISH = {
@@ -85,73 +88,100 @@ _ZH_TEMPLATES = (
 # Dishes that come in a bowl; the others come on a plate.
 _IN_BOWLS = ("noodles", "egg_rice", "salad", "soup")
 LANGUAGES = ("en", "zh")
+_TEMPLATES = {"en": _EN_TEMPLATES, "zh": _ZH_TEMPLATES}
+
+
+class Said(NamedTuple):
+    """What a caption calls the vessel (in a sentence, and shorter in a name) and the table."""
+
+    vessel: str
+    vessel_in_name: str
+    table: str
 
 
 def captions(spec: SceneSpec) -> list[Caption]:
     """Every caption of the scene: three short and five dense ones in each language."""
-    english = [Caption(text, "short", "en") for text in _english_names(spec)]
-    chinese = [Caption(text, "short", "zh") for text in _chinese_names(spec)]
-    english += [Caption(_english(spec, template), "dense", "en") for template in _EN_TEMPLATES]
-    chinese += [Caption(_chinese(spec, template), "dense", "zh") for template in _ZH_TEMPLATES]
-    return english + chinese
+    return dish_captions(spec, {language: _said(spec, language) for language in LANGUAGES})
 
 
 def prompt(spec: SceneSpec, language: str = "en") -> str:
     """One dense caption, its template chosen by the spec's seed; language is "en" or "zh"."""
+    require_language(language)
+    return dish_prompt(spec, _said(spec, language), language)
+
+
+def dish_captions(dish: Dish, said: Mapping[str, Said]) -> list[Caption]:
+    """`captions` with other words for the vessel and the table in each language."""
+    texts = [
+        (language, style, text)
+        for language, words in said.items()
+        for style, found in (("short", _names(dish, words, language)), ("dense", _sentences(dish, words, language)))
+        for text in found
+    ]
+    return [Caption(text, style, language) for language, style, text in texts]
+
+
+def dish_prompt(dish: Dish, said: Said, language: str) -> str:
+    """`prompt` with other words for the vessel and the table."""
+    return _sentence(dish, said, language, dish.seed % len(_TEMPLATES[language]))
+
+
+def require_language(language: str) -> None:
+    """ValueError for one that scenes have no captions in."""
+    if language not in LANGUAGES:
+        raise ValueError(f"scenes have no captions in language {language!r}; it must be one of {LANGUAGES}")
+
+
+def vessel_words(dish: Dish, language: str) -> tuple[str, str]:
+    """The vessel's shape (in English with its article) and what kind of vessel it is."""
+    bowl = dish.kind in _IN_BOWLS
     if language == "en":
-        return _english(spec, _EN_TEMPLATES[spec.seed % len(_EN_TEMPLATES)])
-    if language == "zh":
-        return _chinese(spec, _ZH_TEMPLATES[spec.seed % len(_ZH_TEMPLATES)])
-    raise ValueError(f"scenes have no captions in language {language!r}; it must be one of {LANGUAGES}")
+        return _EN_SHAPE[dish.vessel_shape], "bowl" if bowl else "plate"
+    return _ZH_SHAPE[dish.vessel_shape], "碗" if bowl else "盘"
 
 
-def _english(spec: SceneSpec, template: str) -> str:
-    text = template.format(
-        dish=_english_dish(spec),
-        lies="in" if spec.kind in _IN_BOWLS else "on",
-        vessel=f"{_EN_SHAPE[spec.vessel_shape]} {spec.vessel_colour} {_english_vessel(spec)}",
-        garnish=_EN_GARNISH[spec.garnish],
-        placement=_EN_PLACEMENT[spec.placement],
-        table=_EN_TABLE[spec.table],
-        light=_EN_LIGHT[spec.light],
+def _said(spec: SceneSpec, language: str) -> Said:
+    shape, vessel = vessel_words(spec, language)
+    if language == "en":
+        colour = spec.vessel_colour
+        return Said(f"{shape} {colour} {vessel}", f"a {colour} {vessel}", _EN_TABLE[spec.table])
+    vessel = f"{_ZH_COLOUR[spec.vessel_colour]}{shape}{vessel}"
+    return Said(vessel, vessel, _ZH_TABLE[spec.table])
+
+
+def _sentences(dish: Dish, said: Said, language: str) -> list[str]:
+    return [_sentence(dish, said, language, number) for number in range(len(_TEMPLATES[language]))]
+
+
+def _sentence(dish: Dish, said: Said, language: str, number: int) -> str:
+    garnish, placement, light = (
+        (_EN_GARNISH, _EN_PLACEMENT, _EN_LIGHT) if language == "en" else (_ZH_GARNISH, _ZH_PLACEMENT, _ZH_LIGHT)
+    )
+    text = _TEMPLATES[language][number].format(
+        dish=_counted(dish, language),
+        lies=_lies(dish),
+        vessel=said.vessel,
+        garnish=garnish[dish.garnish],
+        placement=placement[dish.placement],
+        table=said.table,
+        light=light[dish.light],
     )
     return text[0].upper() + text[1:]
 
 
-def _chinese(spec: SceneSpec, template: str) -> str:
-    return template.format(
-        dish=_chinese_dish(spec),
-        vessel=_chinese_vessel(spec),
-        garnish=_ZH_GARNISH[spec.garnish],
-        placement=_ZH_PLACEMENT[spec.placement],
-        table=_ZH_TABLE[spec.table],
-        light=_ZH_LIGHT[spec.light],
-    )
+def _names(dish: Dish, said: Said, language: str) -> tuple[str, str, str]:
+    counted = _counted(dish, language)
+    if language == "en":
+        return _EN_DISH[dish.kind][0], counted, f"{counted} {_lies(dish)} {said.vessel_in_name}"
+    return _ZH_DISH[dish.kind][0], counted, f"{counted}，{said.vessel_in_name}"
 
 
-def _english_names(spec: SceneSpec) -> tuple[str, ...]:
-    name, dish, lies = _EN_DISH[spec.kind][0], _english_dish(spec), "in" if spec.kind in _IN_BOWLS else "on"
-    return name, dish, f"{dish} {lies} a {spec.vessel_colour} {_english_vessel(spec)}"
+def _counted(dish: Dish, language: str) -> str:
+    if language == "zh":
+        return _ZH_DISH[dish.kind][1].format(n=_ZH_NUMBER[dish.count])
+    _, one, several = _EN_DISH[dish.kind]
+    return (one if dish.count == 1 else several).format(n=_EN_NUMBER[dish.count])
 
 
-def _chinese_names(spec: SceneSpec) -> tuple[str, ...]:
-    dish = _chinese_dish(spec)
-    return _ZH_DISH[spec.kind][0], dish, f"{dish}，{_chinese_vessel(spec)}"
-
-
-def _english_dish(spec: SceneSpec) -> str:
-    _, one, several = _EN_DISH[spec.kind]
-    return (one if spec.count == 1 else several).format(n=_EN_NUMBER[spec.count])
-
-
-def _chinese_dish(spec: SceneSpec) -> str:
-    return _ZH_DISH[spec.kind][1].format(n=_ZH_NUMBER[spec.count])
-
-
-def _english_vessel(spec: SceneSpec) -> str:
-    return "bowl" if spec.kind in _IN_BOWLS else "plate"
-
-
-def _chinese_vessel(spec: SceneSpec) -> str:
-    vessel = "碗" if spec.kind in _IN_BOWLS else "盘"
-    return f"{_ZH_COLOUR[spec.vessel_colour]}{_ZH_SHAPE[spec.vessel_shape]}{vessel}"
+def _lies(dish: Dish) -> str:
+    return "in" if dish.kind in _IN_BOWLS else "on"
