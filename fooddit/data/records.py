@@ -5,7 +5,6 @@ from __future__ import annotations
 import array
 import dataclasses
 import hashlib
-import re
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ from typing import Any
 
 import msgpack
 import numpy as np
-from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
+from array_record.python.array_record_module import ArrayRecordWriter
 
 from fooddit.data.captions import Caption
 from fooddit.data.damage import Damage, DamageLog
@@ -29,6 +28,7 @@ from fooddit.data.manifest import (
     write_index,
     write_manifest,
 )
+from fooddit.data.shards import ShardError, Shards, write_shard
 from fooddit.data.staging import is_remote, stage
 
 __all__ = [
@@ -42,12 +42,6 @@ __all__ = [
     "open_dataset",
     "write_manifest",
 ]
-
-# One record a group, or a random read decompresses its neighbours too; JPEG and PNG do not compress further.
-_WRITER_OPTIONS = "group_size:1,uncompressed"
-_READER_OPTIONS = "readahead_buffer_size:0"
-# What ArrayRecord raises, by experiment: RuntimeError for a chunk whose hash is wrong and for a file cut short.
-_READ_ERRORS = (RuntimeError, ValueError, IndexError, OSError)
 
 
 @dataclass(frozen=True)
@@ -121,7 +115,7 @@ class RecordWriter:
     def _start_shard(self) -> None:
         self._finish_shard()
         name = f"{self._split}-{len(self._shards):05d}.array_record"
-        self._writer = ArrayRecordWriter(str(self._folder / name), _WRITER_OPTIONS)
+        self._writer = write_shard(self._folder / name)
         self._shards.append({"name": name, "records": 0, "bytes": 0})
         self._written = 0
 
@@ -160,15 +154,14 @@ class Dataset:
             )
         self.sizes = np.stack([index["width"], index["height"]], axis=1).astype(np.int64)
         self.dishes, self.twins = (index[name].astype(np.int64) for name in ("dish", "twin"))
-        self._checksums: list[int] = index["crc32"].tolist()
-        self._ends = np.cumsum(counts, dtype=np.int64)
-        self._starts = self._ends - counts
-        self._shards = entry["shards"]
+        self._entries, self._shards = Shards(self.folder, entry["shards"], index["crc32"].tolist()), entry["shards"]
         advice = "Copy those files again or prepare the dataset again"
         if is_remote(source):
             advice = f"Remove those files from {self.folder}, they are then copied from {source} again"
         self.damage = DamageLog(f"{self.folder} ({split})", advice)
-        self._readers = [self._open_shard(number) for number in range(len(counts))]
+        for number, why in self._entries.problems.items():
+            lost = range(int(self._entries.starts[number]), int(self._entries.ends[number]))
+            self.damage.add(Damage(lost, f"{self._shards[number]['name']}, {len(lost):,} records", why))
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -196,26 +189,21 @@ class Dataset:
     def read_whole(self, indices: Sequence[int]) -> list[Record | None]:
         """Records by number, in the order asked for, None for each that is damaged or missing.
 
-        One request to each shard, three times faster than one by one. Only a request that fails is asked for again
-        one by one, and what it was that failed is not asked for any more.
+        What failed once is not asked for any more.
         """
-        indices = np.asarray(indices, np.int64)
-        shards = np.searchsorted(self._ends, indices, side="right")
         records: list[Record | None] = [None] * len(indices)
-        for shard in np.unique(shards).tolist():
-            rows = [row for row in np.nonzero(shards == shard)[0].tolist() if int(indices[row]) not in self.damage]
-            if not rows:
-                continue
-            numbers = indices[rows]
-            found = self._read_shard(shard, (numbers - self._starts[shard]).tolist())
-            for row, number, data in zip(rows, numbers.tolist(), found, strict=True):
-                records[row] = self._checked(number, data)
+        rows = [row for row, number in enumerate(indices) if int(number) not in self.damage]
+        for row, data in zip(rows, self._entries.read([int(indices[row]) for row in rows]), strict=True):
+            if isinstance(data, ShardError):
+                self.discard(int(indices[row]), str(data))
+            else:
+                records[row] = decode_record(data)
         return records
 
     def discard(self, number: int, why: str, id: str = "") -> None:
         """Notes in `damage` that a record cannot be used."""
-        shard = int(np.searchsorted(self._ends, number, side="right"))
-        where = f"{self._shards[shard]['name']} record {number - self._starts[shard]}"
+        shard, place = self._entries.place(number)
+        where = f"{self._shards[shard]['name']} record {place}"
         self.damage.add(Damage(range(number, number + 1), where, why, id))
 
     def decode(self, number: int, record: Record, height: int, width: int) -> np.ndarray | None:
@@ -231,43 +219,6 @@ class Dataset:
         for record in self:
             yield from record.captions
 
-    def _open_shard(self, number: int) -> ArrayRecordReader | None:
-        """None, and noted in `damage`, for a shard of which nothing can be read."""
-        shard = self._shards[number]
-        path = self.folder / shard["name"]
-        found = path.stat().st_size if path.is_file() else None
-        why = "missing" if found is None else f"{found:,} bytes, expected {shard['bytes']:,}"
-        if found == shard["bytes"]:
-            try:
-                reader = ArrayRecordReader(str(path), _READER_OPTIONS, file_reader_buffer_size=32768)
-                # A reader whose footer is damaged says that it has no records, and nothing else.
-                if reader.num_records() == shard["records"]:
-                    return reader
-                why = f"its footer is damaged, it names {reader.num_records()} of {shard['records']} records"
-            except _READ_ERRORS as error:
-                why = f"its footer is damaged ({_short(error)})"
-        lost = range(int(self._starts[number]), int(self._ends[number]))
-        self.damage.add(Damage(lost, f"{shard['name']}, {len(lost):,} records", why))
-        return None
-
-    def _read_shard(self, shard: int, positions: list[int]) -> list[bytes | Exception]:
-        try:
-            return self._readers[shard].read(positions)
-        except _READ_ERRORS as error:
-            if len(positions) == 1:
-                return [error]
-        return [self._read_shard(shard, [position])[0] for position in positions]
-
-    def _checked(self, number: int, data: bytes | Exception) -> Record | None:
-        if isinstance(data, Exception):
-            self.discard(number, _short(data))
-        elif zlib.crc32(data) != self._checksums[number]:
-            # Also the empty bytes that ArrayRecord gives, without an error, when a file was cut short after opening.
-            self.discard(number, "its checksum is not the one it was prepared with")
-        else:
-            return decode_record(data)
-        return None
-
 
 def open_dataset(source: str | Path, split: str, cache: str = "") -> Dataset:
     """The "train" or "holdout" split of a dataset that `fooddit prepare` wrote. Raises RecordError.
@@ -276,11 +227,6 @@ def open_dataset(source: str | Path, split: str, cache: str = "") -> Dataset:
     `cache` ("": a folder of the user's, see `fooddit.data.staging`), because records are read in random order.
     """
     return Dataset(source, split, cache)
-
-
-def _short(error: Exception) -> str:
-    """The first part of ArrayRecord's messages; hashes and offsets follow."""
-    return re.split(r" \(|; |, ", str(error))[0][:160]
 
 
 _FIELDS = [f.name for f in dataclasses.fields(Record)]

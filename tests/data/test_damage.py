@@ -9,6 +9,7 @@ import pytest
 from fooddit.data.images import encode_png
 from fooddit.data.pipeline import Batches, DataConfig, TextInput
 from fooddit.data.records import RecordError, open_dataset
+from fooddit.data.shards import Shards
 from tests.data.faults import REGIONS, faults_found, made_dataset
 from tests.data.made import dataset, picture, record
 
@@ -87,8 +88,8 @@ def test_every_reader_leaves_damaged_records_out(damaged, capfd):
 
 def test_a_failing_request_is_asked_again_once(damaged, monkeypatch):
     found, asked = open_dataset(damaged, "train"), []
-    read = type(found)._read_shard
-    monkeypatch.setattr(type(found), "_read_shard", lambda *a: (asked.append(len(a[2])), read(*a))[1])
+    read = Shards._read
+    monkeypatch.setattr(Shards, "_read", lambda *a: (asked.append(len(a[2])), read(*a))[1])
     first = found.read_whole(range(12))
     assert asked == [12] + [1] * 12
     asked.clear()
