@@ -1,4 +1,4 @@
-"""Sources of pictures: a catalogue folder, a TFDS builder, or rendered scenes, each as a stream of rows."""
+"""Sources of pictures: a catalogue folder, a TFDS builder, or rendered scenes, plain or styled, as streams of rows."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import dataclasses
 import re
 import stat
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from fooddit.data.captions import build_captions, clean_text
 from fooddit.data.images import encode_png
@@ -23,6 +25,7 @@ METADATA_FILES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 MAX_FILE_BYTES = 256 << 20
 # More fits no disk and no memory.
 MAX_SCENES, MAX_SCENE_SIDE = 10**9, 4096
+_SCENES, _STYLES = "scenes:", "styles:"
 
 # How each column may be spelled; the first spelling that a row has counts. Case, spaces and hyphens do not matter.
 _SPELLINGS = {
@@ -37,14 +40,20 @@ _SPELLINGS = {
 _SEPARATORS = re.compile(r"[,;|、，；\n]")
 
 
-def open_catalogue(source: str, *, size: int | None = None, holdout: float = 0.1) -> Catalogue:
-    """A catalogue by its name: a folder, "tfds:NAME[?split=...&data_dir=...]" or "scenes:N".
+def is_rendered(source: str) -> bool:
+    """Whether the pictures of a source are drawn, at any size, and not read: "scenes:N" or "styles:N"."""
+    return source.startswith((_SCENES, _STYLES))
 
-    `size` and `holdout` matter only to scenes: the side in pixels (64 by default), and how many held-out combinations
-    to render beside N training scenes (holdout * N, at least 256). Raises CatalogueError.
+
+def open_catalogue(source: str, *, size: int | None = None, holdout: float = 0.1) -> Catalogue:
+    """A catalogue by its name: a folder, "tfds:NAME[?split=...&data_dir=...]", "scenes:N" or "styles:N".
+
+    `size` and `holdout` matter only to rendered ones: the side in pixels (64 by default), and how many held-out
+    pictures to render beside N for training (holdout * N, at least 256). Raises CatalogueError.
     """
-    if source.startswith("scenes:"):
-        return SceneCatalogue(source, size=size or 64, holdout=holdout)
+    if is_rendered(source):
+        catalogue = StyleCatalogue if source.startswith(_STYLES) else SceneCatalogue
+        return catalogue(source, size=size or 64, holdout=holdout)
     if source.startswith("tfds:"):
         return TfdsCatalogue(source)
     return FolderCatalogue(source)
@@ -65,7 +74,9 @@ class FolderCatalogue:
             what = "a file" if self._folder.is_file() else "no such folder"
             if re.match(r"\w+://", str(folder)):
                 what = "an address, and pictures are read from a local folder: copy them first"
-            raise CatalogueError(f"SOURCE {folder}: {what}; expected a folder with pictures, tfds:NAME or scenes:N")
+            raise CatalogueError(
+                f"SOURCE {folder}: {what}; expected a folder with pictures, tfds:NAME, scenes:N or styles:N"
+            )
         found = [self._folder / name for name in METADATA_FILES if (self._folder / name).is_file()]
         if len(found) != 1:
             what = " and ".join(path.name for path in found) if found else "none"
@@ -148,9 +159,9 @@ class SceneCatalogue:
     """`scenes:N`: N rendered dish scenes to train on, and held-out attribute combinations that training never has."""
 
     def __init__(self, source: str, *, size: int, holdout: float, seed: int = 0):
-        number = source.removeprefix("scenes:")
+        kind, _, number = source.partition(":")
         if not number.isdecimal() or not 1 <= int(number) <= MAX_SCENES:
-            raise CatalogueError(f"{source}: expected scenes:N with N from 1 to {MAX_SCENES:,}, as scenes:20000")
+            raise CatalogueError(f"{source}: expected {kind}:N with N from 1 to {MAX_SCENES:,}, as {kind}:20000")
         if size > MAX_SCENE_SIDE:
             raise CatalogueError(f"size {size}: scenes are drawn at {MAX_SCENE_SIDE:,} pixels a side at most")
         self.name = source
@@ -162,33 +173,58 @@ class SceneCatalogue:
         return sum(self._counts.values())
 
     def __iter__(self) -> Iterator[Row]:
-        from fooddit.data import scenes
-
         for split, count in self._counts.items():
             for index in range(count):
-                spec = scenes.sample_spec(self._seed, index, split)
-                values = dataclasses.asdict(spec)
-                yield Row(
-                    id=f"{split}/{index}",
-                    dish_id="-".join(map(str, spec.indices)),
-                    load=_Render(spec, self._size),
-                    captions=tuple(scenes.captions(spec)),
-                    category=str(spec.kind).replace("_", " "),
-                    attributes=values,
-                    split=split,
-                    columns=values,
-                )
+                yield self._row(split, index)
+
+    def _row(self, split: str, index: int) -> Row:
+        from fooddit.data import scenes
+
+        spec = scenes.sample_spec(self._seed, index, split)
+        values = dataclasses.asdict(spec)
+        return Row(
+            id=f"{split}/{index}",
+            dish_id="-".join(map(str, spec.indices)),
+            load=_Render(scenes.render_image, spec, self._size),
+            captions=tuple(scenes.captions(spec)),
+            category=str(spec.kind).replace("_", " "),
+            attributes=values,
+            split=split,
+            columns=values,
+        )
+
+
+class StyleCatalogue(SceneCatalogue):
+    """`styles:N`: N rendered styled scenes, several a dish, and held-out dishes whose styles training never has.
+
+    A record's attributes are the fields of its StyledSpec, and the indices of its named attributes and its texture.
+    """
+
+    def _row(self, split: str, index: int) -> Row:
+        from fooddit.data import scenes
+
+        spec = scenes.sample_styled(self._seed, index, split)
+        values = dataclasses.asdict(spec)
+        return Row(
+            id=f"{split}/{index}",
+            dish_id=f"{split}/style {index // scenes.PICTURES}",
+            load=_Render(scenes.render_styled_image, spec, self._size),
+            captions=tuple(scenes.styled_captions(spec)),
+            category=str(spec.kind).replace("_", " "),
+            attributes=values | {"indices": list(spec.indices), "texture_index": spec.texture_index},
+            split=split,
+            columns=values,
+        )
 
 
 @dataclass(frozen=True)
 class _Render:
+    draw: Callable[[Any, int], np.ndarray]
     spec: Any
     size: int
 
     def __call__(self) -> bytes:
-        from fooddit.data import scenes
-
-        return encode_png(scenes.render_image(self.spec, self.size))
+        return encode_png(self.draw(self.spec, self.size))
 
 
 def _first(columns: Mapping[str, Any], spellings: tuple[str, ...]) -> Any:

@@ -13,7 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "source",
         metavar="SOURCE",
-        help="a folder with metadata.jsonl, .csv or .parquet; tfds:NAME; or scenes:N for N built-in dish scenes",
+        help="a folder with metadata.jsonl, .csv or .parquet; tfds:NAME; scenes:N or styles:N for N drawn dish scenes",
     )
     parser.add_argument("out", metavar="OUT", help="a new folder for the records")
     parser.add_argument("--size", type=int, help="shrink the shorter side to this; scenes are drawn at it (64)")
