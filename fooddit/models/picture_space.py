@@ -1,30 +1,37 @@
 """Between pictures and the tokens a diffusion model sees: pixels or latents, patches, padding, positions."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, UInt8
 
 from fooddit.models.autoencoder import (
-    TinyAutoencoder,
-    TinyAutoencoderConfig,
+    FrozenAutoencoder,
     bytes_from_pixels,
+    open_tiny,
     patch_positions,
     patchify,
     pixels_from_bytes,
+    place,
     unpatchify,
 )
-from fooddit.models.module import define
-from fooddit.models.weights import load_weights
+from fooddit.models.autoencoder_kl_folder import PUBLISHED, open_kl
+from fooddit.models.latent_statistics import LatentStatistics
+from fooddit.models.taesd import open_taesd, taesd_files
 
 
 @dataclass(frozen=True)
 class SpaceConfig:
     """Attributes:
-    autoencoder: "pixels" (none), "builtin:scenes" (the tiny one for dish scenes) or a file of `main.py` with
-      configs/autoencoder.py.
+    autoencoder: "pixels" (none); "builtin:scenes" (the tiny one for dish scenes); a file of `main.py --export` with
+      configs/autoencoder.py; a folder in the diffusers layout (AutoencoderKL), published or of configs/
+      autoencoder_kl.py; a folder with TAESD's NAME_encoder and NAME_decoder, .safetensors or .pth; or "sd", "sdxl",
+      "sd3", "flux": a shape that can be compiled, not run.
     patch: side of a token in positions of the grid (pixels or latents).
     """
 
@@ -37,42 +44,58 @@ class SpaceConfig:
 
 
 class Tokens(NamedTuple):
-    """A batch in token form; the mask is False at padding."""
+    """A batch in token form; the mask is False at padding.
+
+    `values` are latents, or the means of their posterior where there is a `log_variance`.
+    """
 
     values: Float[Array, "batch tokens features"]
+    log_variance: Float[Array, "batch tokens features"] | None
     positions: Float[Array, "tokens 2"]
     mask: Bool[Array, "tokens"]
 
 
 class PictureSpace:
-    """Encodes pictures to padded tokens and back.
+    """Encodes pictures to padded tokens and back. A part of what a step reads (`training.frozen.FrozenPart`).
+
+    Latents are standardised: by the dataset's own statistics where they are given, else as the autoencoder's makers
+    say. Networks run in float32.
 
     Attributes:
-      params: the autoencoder's arrays, frozen ({} for pixels): an argument of `encode` and `decode`, so that they can
-        be jitted and sharded like any other.
+      shapes, axes: of the arrays that `moments` and `decode` take ({} for pixels).
       grid: side of one token in pixels; sides of pictures are multiples of it.
       features: values of one token.
-      description: where the autoencoder came from, with its hash; for the checkpoint.
+      variational: whether moments hold a log-variance.
+      description: where the autoencoder came from, with its hash, and the statistics if they were given; for the
+        checkpoint.
     """
 
-    def __init__(self, config: SpaceConfig):
+    def __init__(self, config: SpaceConfig, statistics: LatentStatistics | None = None):
         self.config = config
-        if config.autoencoder == "pixels":
-            self.params, self._autoencoder, channels, factor = {}, None, 3, 1
-            self.description = {"autoencoder": "pixels"}
+        self._autoencoder = None if config.autoencoder == "pixels" else open_autoencoder(config.autoencoder)
+        if self._autoencoder is None:
+            self.description: dict[str, Any] = {"autoencoder": "pixels"}
+            self.shapes: dict[str, Any] = {}
+            self._channels, factor, self.variational = 3, 1, False
         else:
-            params, description, digest = load_weights(config.autoencoder)
-            shape = TinyAutoencoderConfig(**description["config"])
-            self.params = {
-                "weights": params["weights"],
-                "mean": np.asarray(params["mean"]),
-                "deviation": np.asarray(params["deviation"]),
+            found = self._autoencoder
+            self.description = found.description | ({} if statistics is None else {"statistics": statistics.to_dict()})
+            self._channels, factor, self.variational = found.channels, found.factor, found.variational
+            self._scale = _scale(found, statistics)
+            self.shapes = {"weights": found.definition.shapes} | {
+                name: jax.ShapeDtypeStruct(array.shape, array.dtype) for name, array in self._scale.items()
             }
-            self._autoencoder = define(lambda rngs: TinyAutoencoder(shape, rngs=rngs))
-            channels, factor = shape.channels, TinyAutoencoder.factor
-            self.description = {"autoencoder": config.autoencoder, "sha256": digest}
+        # Whole on every device: an autoencoder is small beside the model, and its convolutions are cut by pictures.
+        self.axes = jax.tree.map(lambda leaf: ("features",) * len(leaf.shape), self.shapes)
         self.grid = factor * config.patch
-        self.features = channels * config.patch**2
+        self.features = self._channels * config.patch**2
+
+    def load(self, shardings: Any = None) -> dict:
+        """The autoencoder's arrays, laid out by a tree of shardings; on one device if None."""
+        if self._autoencoder is None:
+            return {}
+        parts = (None, None) if shardings is None else (shardings["weights"], {k: shardings[k] for k in self._scale})
+        return {"weights": self._autoencoder.load(parts[0]), **place(self._scale, parts[1])}
 
     def shape(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of tokens of a picture. ValueError for sides that are not multiples of `grid`."""
@@ -82,19 +105,33 @@ class PictureSpace:
             )
         return height // self.grid, width // self.grid
 
-    def encode(self, params, image: UInt8[Array, "batch height width 3"], length: int) -> Tokens:
-        """Pictures (of one size) to `length` tokens, the last ones padding."""
-        shape = self.shape(*image.shape[1:3])
-        grid = pixels_from_bytes(image)
-        if self._autoencoder is not None:
-            latent = self._autoencoder.bind(params["weights"]).encode(grid)
-            grid = (latent - params["mean"]) / params["deviation"]
-        tokens = patchify(grid, self.config.patch)
-        missing = length - tokens.shape[1]
+    def moments(self, params, image: UInt8[Array, "batch height width 3"]) -> Float[Array, "batch h w moments"]:
+        """Pictures to what is known of their latents: the mean and, if `variational`, the log-variance beside it.
+
+        This is what can be stored; a latent is drawn from it anew each time that it is looked at.
+        """
+        self.shape(*image.shape[1:3])
+        pixels = pixels_from_bytes(image)
+        if self._autoencoder is None:
+            return pixels
+        moments = self._autoencoder.definition.bind(params["weights"]).encode(pixels)
+        mean = (moments[..., : self._channels] - params["mean"]) / params["deviation"]
+        if not self.variational:
+            return mean
+        return jnp.concatenate([mean, moments[..., self._channels :] - 2 * jnp.log(params["deviation"])], axis=-1)
+
+    def tokens(self, moments: Float[Array, "batch h w moments"], length: int) -> Tokens:
+        """Moments of pictures of one size as `length` tokens, the last ones padding."""
+        patch = self.config.patch
+        shape = (moments.shape[1] // patch, moments.shape[2] // patch)
+        missing = length - shape[0] * shape[1]
         if missing < 0:
             raise ValueError(f"a picture of {shape} tokens is longer than the model's {length}")
+        parts = jnp.split(moments.astype(jnp.float32), 2, axis=-1) if self.variational else [moments]
+        padded = [jnp.pad(patchify(part, patch), ((0, 0), (0, missing), (0, 0))) for part in parts]
         return Tokens(
-            jnp.pad(tokens, ((0, 0), (0, missing), (0, 0))),
+            padded[0],
+            padded[1] if self.variational else None,
             jnp.pad(patch_positions(shape), ((0, missing), (0, 0))),
             jnp.arange(length) < length - missing,
         )
@@ -106,5 +143,38 @@ class PictureSpace:
         grid = unpatchify(tokens, shape, self.config.patch)
         if self._autoencoder is not None:
             grid = grid * params["deviation"] + params["mean"]
-            grid = self._autoencoder.bind(params["weights"]).decode(grid)
+            grid = self._autoencoder.definition.bind(params["weights"]).decode(grid)
         return bytes_from_pixels(grid)
+
+    @cached_property
+    def params(self) -> dict:
+        """`load()` on one device, once."""
+        return self.load()
+
+    def encode(self, params, image: UInt8[Array, "batch height width 3"], length: int) -> Tokens:
+        """`tokens` of `moments`."""
+        return self.tokens(self.moments(params, image), length)
+
+
+def open_autoencoder(source: str) -> FrozenAutoencoder:
+    """The autoencoder that `SpaceConfig.autoencoder` names; its arrays are read when they are loaded.
+
+    Raises:
+      FileNotFoundError: no such file or folder; WeightsError, TensorError: none that can be used.
+    """
+    if source in PUBLISHED:
+        return open_kl(source)
+    if not Path(source).is_dir():
+        return open_tiny(source)
+    return open_taesd(source) if taesd_files(Path(source)) else open_kl(source)
+
+
+def _scale(autoencoder: FrozenAutoencoder, statistics: LatentStatistics | None) -> dict[str, np.ndarray]:
+    mean, deviation = autoencoder.mean, autoencoder.deviation
+    if statistics is not None:
+        mean, deviation = statistics.mean, statistics.deviation
+        if len(mean) != autoencoder.channels:
+            raise ValueError(
+                f"statistics of {len(mean)} channels for an autoencoder of {autoencoder.channels}; measure them again"
+            )
+    return {"mean": np.asarray(mean, np.float32), "deviation": np.asarray(deviation, np.float32)}

@@ -1,0 +1,157 @@
+"""Mean and deviation of a dataset's latents, by channel: measured once, kept with the dataset, used to standardise."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from fooddit.data.images import fit_image
+from fooddit.data.records import Dataset, RecordError
+
+if TYPE_CHECKING:
+    from fooddit.models.picture_space import PictureSpace
+
+FILE = "latent_statistics.json"
+
+
+@dataclass(frozen=True)
+class LatentStatistics:
+    """Of the latents as the autoencoder gives them: mean and deviation (the posterior's own spread included) of each
+    channel, over `pictures` pictures."""
+
+    mean: tuple[float, ...]
+    deviation: tuple[float, ...]
+    pictures: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON that `from_dict` takes back."""
+        return {"mean": list(self.mean), "deviation": list(self.deviation), "pictures": self.pictures}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> LatentStatistics:
+        return cls(tuple(values["mean"]), tuple(values["deviation"]), values["pictures"])
+
+
+@dataclass(frozen=True)
+class LatentSums:
+    """What adds up over pictures, shards and hosts: float64 sums by channel over positions, and how many there were."""
+
+    first: Float[np.ndarray, "channels"]
+    second: Float[np.ndarray, "channels"]
+    positions: int
+    pictures: int
+
+    def __add__(self, other: LatentSums) -> LatentSums:
+        return LatentSums(*(getattr(self, f.name) + getattr(other, f.name) for f in dataclasses.fields(self)))
+
+    def statistics(self) -> LatentStatistics:
+        """ValueError if a channel is constant: nothing can be learned from it, and a deviation of 0 cannot divide."""
+        if not self.positions:
+            raise ValueError("no pictures to measure latents of; expected at least one")
+        mean = self.first / self.positions
+        deviation = np.sqrt(np.maximum(self.second / self.positions - mean**2, 0.0))
+        if constant := np.flatnonzero(deviation < 1e-6).tolist():
+            raise ValueError(f"latent channels {constant} are constant over {self.pictures} pictures")
+        return LatentStatistics(tuple(mean.tolist()), tuple(deviation.tolist()), self.pictures)
+
+
+def sums_of_moments(params, moments: Float[Array, "batch h w moments"]) -> LatentSums:
+    """Sums over what `PictureSpace.moments` gave of one batch with these `params`, their scale undone."""
+    first, second = jax.device_get(_batch_sums(params["mean"], params["deviation"], moments))
+    batch, height, width, _ = moments.shape
+    return LatentSums(first.astype(np.float64), second.astype(np.float64), batch * height * width, batch)
+
+
+def measure(
+    space: PictureSpace, params, dataset: Dataset, size: int, indices: Sequence[int] | None = None, batch_size: int = 16
+) -> LatentSums:
+    """Sums over the middle squares of a dataset's pictures, `size` pixels a side; damaged records are left out.
+
+    Args:
+      params: the space's arrays.
+      indices: numbers of the records to look at, so that hosts can share them; None: all.
+
+    Raises:
+      ValueError: a space of pixels, which has no latents.
+    """
+    if not params:
+        raise ValueError("config.space.autoencoder is pixels, which have no latents to measure; name an autoencoder")
+    moments, channels = jax.jit(space.moments), len(params["mean"])
+    total = LatentSums(np.zeros(channels), np.zeros(channels), 0, 0)
+    numbers = range(len(dataset)) if indices is None else indices
+    for start in range(0, len(numbers), batch_size):
+        images = list(_squares(dataset, numbers[start : start + batch_size], size))
+        if images:
+            # One program for all batches: the last is filled up, and what fills it is cut off again.
+            filled = np.stack(images + [images[0]] * (batch_size - len(images)))
+            total += sums_of_moments(params, moments(params, filled)[: len(images)])
+    return total
+
+
+def save_statistics(folder: Path, space: PictureSpace, size: int, statistics: LatentStatistics, dataset: str) -> None:
+    """Keeps them in a dataset's folder, beside those of other autoencoders and picture sizes, whole or not at all.
+
+    `dataset`: the dataset's fingerprint.
+    """
+    path = Path(folder) / FILE
+    known = _read(path) if path.exists() else {}
+    known[_key(space, size)] = statistics.to_dict() | {"dataset": dataset}
+    temporary = path.with_name(f"{path.name}.tmp")
+    temporary.write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def load_statistics(folder: Path, space: PictureSpace, size: int, dataset: str) -> LatentStatistics | None:
+    """What `save_statistics` kept for this autoencoder and picture size; None if nothing.
+
+    Raises:
+      RecordError: they were measured on another dataset than the one that is there now, or the file is damaged.
+    """
+    path = Path(folder) / FILE
+    found = _read(path).get(_key(space, size)) if path.exists() else None
+    if found is None:
+        return None
+    if found["dataset"] != dataset:
+        raise RecordError(
+            f"{path}: measured on a dataset {found['dataset'][:12]}, this one is {dataset[:12]}; delete the file and "
+            "measure again"
+        )
+    return LatentStatistics.from_dict(found)
+
+
+@jax.jit
+def _batch_sums(mean, deviation, moments):
+    channels = mean.shape[0]
+    latent = moments[..., :channels].astype(jnp.float32) * deviation + mean
+    square = latent**2
+    if moments.shape[-1] > channels:
+        square += jnp.exp(moments[..., channels:].astype(jnp.float32)) * deviation**2
+    return latent.sum(axis=(0, 1, 2)), square.sum(axis=(0, 1, 2))
+
+
+def _squares(dataset: Dataset, numbers: Sequence[int], size: int) -> Iterator[np.ndarray]:
+    for number, record in zip(numbers, dataset.read_whole(numbers), strict=True):
+        image = None if record is None else dataset.decode(number, record, size, size)
+        if image is not None:
+            yield fit_image(image, size, size)
+
+
+def _key(space: PictureSpace, size: int) -> str:
+    return f"{space.description['sha256']}-{size}"
+
+
+def _read(path: Path) -> dict:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RecordError(f"{path}: not JSON ({error}); delete the file and measure again") from error
