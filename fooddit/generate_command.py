@@ -24,6 +24,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prompt-file", type=Path, metavar="FILE", help="one prompt a line, UTF-8")
     parser.add_argument("--num", type=int, default=4, metavar="N", help="pictures for each prompt (4)")
     parser.add_argument("--guidance-scale", type=float, help="1 is none (default: the run's)")
+    parser.add_argument("--image", type=Path, metavar="FILE", help="a picture to draw after (an image prompt)")
+    parser.add_argument("--image-scale", type=float, help="how loud it is; 0 is no image prompt (default: the run's)")
+    parser.add_argument("--image-guidance-scale", type=float, help="1 is none (default: the run's)")
+    parser.add_argument("--without", action="append", default=[], metavar="TOWER", help="t5 or eclip: not loaded")
     parser.add_argument("--steps", type=int, help="of the sampler (default: the run's)")
     parser.add_argument("--seed", type=int, default=0, help="of the first picture; the next ones count up (0)")
     parser.add_argument("--size", type=_size, metavar="SIDE|HxW", help="in pixels (default: as trained)")
@@ -32,13 +36,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Draws and writes DIR/NNNN-prompt-seed.png with a line for each, as soon as it is drawn; returns the exit code."""
-    prompts = _prompts(args.prompt, args.prompt_file)
+    prompts = _prompts(args.prompt, args.prompt_file, required=args.image is None)
+    image = None if args.image is None else _picture(args.image)
     _require_writable(args.out)
     with _ctrl_c_ends_it(args.out):
-        return _draw(args, prompts)
+        return _draw(args, prompts, image)
 
 
-def _draw(args: argparse.Namespace, prompts: list[str]) -> int:
+def _draw(args: argparse.Namespace, prompts: list[str], image) -> int:
     from tqdm import tqdm
 
     from fooddit.data.disk import naming_full_disk
@@ -47,7 +52,7 @@ def _draw(args: argparse.Namespace, prompts: list[str]) -> int:
     from fooddit.streams import Lasting
 
     keep_compiled_programs()
-    pipeline = Pipeline.from_checkpoint(args.checkpoint, args.step)
+    pipeline = Pipeline.from_checkpoint(args.checkpoint, args.step, without=args.without)
     bar = tqdm(total=len(prompts) * args.num, unit="picture", delay=1, file=Lasting(sys.stderr))
     with bar, warnings.catch_warnings(), _naming_size(args.size):
         warnings.showwarning = lambda message, *_: print(f"fooddit generate: {message}", file=sys.stderr)
@@ -56,7 +61,10 @@ def _draw(args: argparse.Namespace, prompts: list[str]) -> int:
             num_images=args.num,
             seed=args.seed,
             steps=args.steps,
+            image=image,
             guidance_scale=args.guidance_scale,
+            image_scale=args.image_scale,
+            image_guidance_scale=args.image_guidance_scale,
             size=args.size,
         )
         args.out.mkdir(parents=True, exist_ok=True)  # Only now: what `stream` refuses leaves nothing behind.
@@ -123,8 +131,11 @@ def _naming_size(size: int | tuple[int, int] | None) -> Iterator[None]:
         ) from error
 
 
-def _prompts(given: list[str], path: Path | None) -> list[str]:
-    """The prompts of the command line and of a file, in this order; what cannot be drawn is refused by its place."""
+def _prompts(given: list[str], path: Path | None, *, required: bool) -> list[str]:
+    """The prompts of the command line and of a file, in this order; what cannot be drawn is refused by its place.
+
+    required: without any it is an error; else it is the empty one, of an image prompt alone.
+    """
     placed = [(f"--prompt {number}", text) for number, text in enumerate(given, 1)]
     if path:
         lines = [(f"{path}:{number}", line.strip()) for number, line in enumerate(_lines(path), 1)]
@@ -132,7 +143,9 @@ def _prompts(given: list[str], path: Path | None) -> list[str]:
         if not found:
             raise ValueError(f"{path}: no prompts; expected one a line")
     if not placed:
-        raise ValueError("no prompt: give --prompt TEXT or --prompt-file FILE")
+        if not required:
+            return [""]
+        raise ValueError("no prompt: give --prompt TEXT, --prompt-file FILE or --image FILE")
     for number, (place, text) in enumerate(placed, 1):
         try:
             check_prompt(text)
@@ -141,6 +154,20 @@ def _prompts(given: list[str], path: Path | None) -> list[str]:
         except ValueError as error:
             raise ValueError(f"prompt {number} ({place}) {error}") from error
     return [text for _, text in placed]
+
+
+def _picture(path: Path):
+    """A picture turned and coloured as its file says. ValueError if it cannot be read."""
+    from PIL import Image
+
+    from fooddit.data.images import decode_image, normalize_picture
+
+    if not path.is_file():
+        raise ValueError(f"--image {path}: no such file")
+    try:
+        return Image.fromarray(decode_image(normalize_picture(path.read_bytes()).data))
+    except ValueError as error:
+        raise ValueError(f"--image {path}: {error}") from error
 
 
 def _lines(path: Path) -> list[str]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
@@ -17,10 +18,12 @@ from fooddit.data.tokenizer import Tokenizer
 from fooddit.diffusion import resolution_shift
 from fooddit.models.drawing import Artist
 from fooddit.models.picture_space import PictureSpace
+from fooddit.models.prompts import Prompt, PromptReader, fit_reference, open_reader
 from fooddit.models.text_to_image import SamplingConfig
 from fooddit.tasks.denoise_step import DenoiseExperiment
 from fooddit.training.checkpoint import load_parameters
 from fooddit.training.checkpoint_layout import find_checkpoints, list_steps
+from fooddit.training.frozen import Frozen
 
 # Pictures drawn at once: one number for every call, as another batch size is another program and may round otherwise.
 BATCH_SIZE = 8
@@ -37,12 +40,15 @@ class Picture:
     seed: int
     checkpoint: str
     sampling: SamplingConfig
+    has_reference: bool = False
 
     @property
     def facts(self) -> dict[str, str]:
-        """What its PNG says of it: prompt, seed, checkpoint, steps, method, guidance_scale."""
+        """What its PNG says of it: prompt, seed, checkpoint, steps, method, guidance_scale; of an image prompt its two
+        scales."""
         facts = {"prompt": self.prompt, "seed": self.seed, "checkpoint": self.checkpoint}
-        facts |= {name: getattr(self.sampling, name) for name in ("steps", "method", "guidance_scale")}
+        scales = ("image_scale", "image_guidance_scale") if self.has_reference else ()
+        facts |= {name: getattr(self.sampling, name) for name in ("steps", "method", "guidance_scale", *scales)}
         return {name: str(value) for name, value in facts.items()}
 
     def save(self, path: str | Path) -> None:
@@ -80,16 +86,26 @@ class Pipeline:
     images = pipe("two dumplings on a round blue plate", num_images=4, seed=0)
     """
 
-    def __init__(self, experiment: DenoiseExperiment, params, tokenizer: Tokenizer, space: PictureSpace, name: str):
-        self.experiment, self.params, self.tokenizer, self.space, self.name = experiment, params, tokenizer, space, name
+    def __init__(
+        self, experiment: DenoiseExperiment, params, frozen, reader: PromptReader, space: PictureSpace, name: str
+    ):
+        self.experiment, self.params, self.frozen = experiment, params, frozen
+        self.reader, self.space, self.name = reader, space, name
         self._artists: dict[tuple[int, int], Artist] = {}
 
     @classmethod
-    def from_checkpoint(cls, directory: str | Path, step: int | None = None) -> "Pipeline":
+    def from_checkpoint(
+        cls, directory: str | Path, step: int | None = None, *, without: Sequence[str] = ()
+    ) -> "Pipeline":
         """Loads the newest step (or `step`) of a workdir.
 
+        Args:
+          without: frozen towers ("t5", "eclip") that are neither loaded nor heard: each was dropped now and then in
+            training, and T5 is most of a large model's memory.
+
         Raises:
-          FileNotFoundError: no checkpoint there; ValueError: one of another kind, or its autoencoder is another now.
+          FileNotFoundError: no checkpoint there; ValueError: one of another kind, or its autoencoder or a tower is
+            another now.
         """
         folder = find_checkpoints(directory)
         params, metadata = load_parameters(directory, step)
@@ -97,15 +113,24 @@ class Pipeline:
         if kind != "text_to_image":
             raise ValueError(f"{directory}: holds a checkpoint of kind {kind!r}, expected text_to_image")
         experiment = build(DenoiseExperiment, metadata["experiment"])
-        space = PictureSpace(experiment.space)
-        if space.description != metadata["task"]["space"]:
+        if unknown := set(without) - set(experiment.towers.names):
             raise ValueError(
-                f"{directory} was trained with the picture space {metadata['task']['space']}, but config.space gives "
-                f"{space.description} now; put the weights it was trained with back"
+                f"without {', '.join(sorted(unknown))}: the towers of {directory} are "
+                f"{', '.join(experiment.towers.names) or 'none'}"
             )
+        words = metadata["task"].get("tokenizer")
+        reader = open_reader(experiment, Tokenizer.from_json(words) if words else None, without=without)
+        space = PictureSpace(experiment.space)
+        frozen = Frozen({"space": space, **reader.parts})
+        trained_with = metadata["task"]["frozen"]
+        for part, found in frozen.description.items():
+            if found != trained_with[part]:
+                raise ValueError(
+                    f"{directory} was trained with the {part} {trained_with[part]}, but its config gives {found} now; "
+                    "put the weights it was trained with back"
+                )
         step = list_steps(folder)[-1] if step is None else step
-        tokenizer = Tokenizer.from_json(metadata["task"]["tokenizer"])
-        return cls(experiment, params, tokenizer, space, f"{folder}/{step}")
+        return cls(experiment, params, frozen.load(), reader, space, f"{folder}/{step}")
 
     def __call__(self, prompt: str | Sequence[str], **arguments) -> list[Image.Image]:
         """PIL pictures: `num_images` for each prompt, in order; arguments as in `generate`."""
@@ -121,8 +146,11 @@ class Pipeline:
         *,
         num_images: int = 1,
         seed: int = 0,
+        image: Image.Image | None = None,
         steps: int | None = None,
         guidance_scale: float | None = None,
+        image_scale: float | None = None,
+        image_guidance_scale: float | None = None,
         size: int | tuple[int, int] | None = None,
     ) -> Iterator[Picture]:
         """Pictures with what made them, each as soon as it is drawn; image i of every prompt has seed + i.
@@ -132,7 +160,9 @@ class Pipeline:
 
         Args:
           prompt: one or several, Chinese or English; "" draws without one.
-          steps, guidance_scale: of the sampler; None takes the run's own.
+          image: a picture to draw after, its middle square is seen; for a model trained with image prompts.
+          steps, guidance_scale, image_scale, image_guidance_scale: of the sampler (`SamplingConfig`); None takes the
+            run's own.
           size: side of a square, or (height, width), in pixels; multiples of the model's token.
 
         Raises:
@@ -160,28 +190,55 @@ class Pipeline:
                 f"found num_images={num_images}, seed={seed}; expected seeds from 0 to {MAX_SEED} for all of them: the "
                 f"last picture's would be {seed + num_images - 1}"
             )
-        changes = {"steps": steps, "guidance_scale": None if guidance_scale is None else float(guidance_scale)}
+        scales = {
+            "guidance_scale": guidance_scale,
+            "image_scale": image_scale,
+            "image_guidance_scale": image_guidance_scale,
+        }
+        changes = {"steps": steps} | {k: None if v is None else float(v) for k, v in scales.items()}
         sampling = replace(self.experiment.sampling, **{k: v for k, v in changes.items() if v is not None})
+        reference = self._reference(image)
         artist = self._artist(self.experiment.data.image_size if size is None else size)
         self._warn_of_cut(prompts)
         # Pairs come as they are drawn, once for the model and once for the names: a list of them may be endless.
-        wanted, named = itertools.tee((text, seed + i) for text in prompts for i in range(num_images))
+        wanted, named = itertools.tee(
+            (Prompt(text, reference), seed + i) for text in prompts for i in range(num_images)
+        )
         batches = artist.draw_batches(
             self.params,
-            self.space.params,
+            self.frozen,
             wanted,
             batch_size=BATCH_SIZE,
             sampling=replace(sampling, shift=sampling.shift * self._shift(artist)),
         )
         images = (image for batch in batches for image in batch)
         return (
-            Picture(Image.fromarray(image), text, number, self.name, sampling)
-            for image, (text, number) in zip(images, named, strict=True)
+            Picture(Image.fromarray(image), asked.text, number, self.name, sampling, asked.image is not None)
+            for image, (asked, number) in zip(images, named, strict=True)
         )
 
+    def _reference(self, image: Image.Image | None) -> np.ndarray | None:
+        """TypeError for what is no picture, ValueError for a model that sees none."""
+        if image is None:
+            return None
+        if not isinstance(image, Image.Image):
+            raise TypeError(
+                f"image must be a PIL picture (PIL.Image.open reads a file), found a {type(image).__name__}"
+            )
+        if not self.reader.reference_size:
+            raise ValueError(
+                f"{self.name} draws from text alone: it was not trained with image prompts (config.model.image_tokens)"
+                " or E-CLIP is left out"
+            )
+        return fit_reference(np.asarray(image.convert("RGB")), self.reader.reference_size)
+
     def _warn_of_cut(self, prompts: Sequence[str]) -> None:
-        length = self.experiment.text.length
-        counts = [(number, self.tokenizer.count(text)) for number, text in enumerate(prompts, 1)]
+        # Of several towers the one that reads most.
+        name = max(self.reader.lengths, key=self.reader.lengths.get, default=None)
+        if name is None:
+            return
+        length = self.reader.lengths[name]
+        counts = [(number, self.reader.counts[name](text)) for number, text in enumerate(prompts, 1)]
         cut = [
             f"prompt {number} has {count}, {count - length} of them cut" for number, count in counts if count > length
         ]
@@ -199,7 +256,7 @@ class Pipeline:
         if max(size) > MAX_SIDE:
             raise ValueError(f"size must be at most {MAX_SIDE:,} pixels a side, found {size[0]} x {size[1]}")
         if size not in self._artists:
-            self._artists[size] = Artist(self.experiment, self.space, self.tokenizer, size)
+            self._artists[size] = Artist(self.experiment, self.space, self.reader, size)
         return self._artists[size]
 
     def _shift(self, artist: Artist) -> float:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding
 
 from fooddit.aot.operations import flops
 from fooddit.aot.topology import Topology
@@ -71,7 +71,7 @@ def sampler(experiment, topology: Topology, batch_size: int) -> Program:
     task = step_class(experiment.task)(experiment)
     size = experiment.data.image_size
     with jax.set_mesh(mesh):
-        artist = Artist(experiment, task.space, None, (size, size))
+        artist = Artist(experiment, task.space, task.reader, (size, size))
         params = _placed(task.shapes, parameter_shardings(mesh, task.shapes, task.axes))
         frozen = _placed(task.frozen.shapes, task.frozen.shardings(mesh))
         rows = _rows(mesh, batch_size)

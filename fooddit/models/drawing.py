@@ -1,7 +1,5 @@
 """Captions in, pictures out: the sampler, compiled once for a batch size and a picture size."""
 
-import functools
-import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
@@ -10,55 +8,47 @@ import jax.numpy as jnp
 import numpy as np
 
 from fooddit.data.pipeline import DataConfig
-from fooddit.data.tokenizer import Tokenizer
 from fooddit.diffusion import ObjectiveConfig, example_keys
 from fooddit.models.autoencoder import patch_positions
-from fooddit.models.dit import DiTConfig
-from fooddit.models.module import define
 from fooddit.models.picture_space import PictureSpace
-from fooddit.models.text import TextConfig
-from fooddit.models.text_to_image import SamplingConfig, TextToImage, draw
+from fooddit.models.prompts import Prompt, PromptReader, encode_prompts, input_shapes
+from fooddit.models.text_to_image import NetworkConfig, SamplingConfig, define_model, draw
 from fooddit.parallel.placement import replicate
 
 
-class ModelConfig(Protocol):
+class ModelConfig(NetworkConfig, Protocol):
     """The part of a text-to-image experiment that drawing needs."""
 
     data: DataConfig
-    model: DiTConfig
-    text: TextConfig
     objective: ObjectiveConfig
     sampling: SamplingConfig
 
 
 class Artist:
-    """Draws pictures for captions with given parameters.
+    """Draws pictures for captions and reference pictures with given parameters.
 
-    A picture depends on its caption, its seed, the parameters and the sampling settings, and on nothing else: noise is
+    A picture depends on its prompt, its seed, the parameters and the sampling settings, and on nothing else: noise is
     keyed by the seed, and every call runs the same program on a batch of the same size, filled up where it must be.
     """
 
-    def __init__(self, config: ModelConfig, space: PictureSpace, tokenizer: Tokenizer | None, size: tuple[int, int]):
-        """`size`: height and width of the pictures in pixels, multiples of `space.grid`. `tokenizer`: None where
-        nothing is drawn and only the program is wanted.
+    def __init__(self, config: ModelConfig, space: PictureSpace, reader: PromptReader, size: tuple[int, int]):
+        """`size`: height and width of the pictures in pixels, multiples of `space.grid`.
 
         Positions are scaled by resolution: a larger picture has more tokens in the area that training knew.
         """
-        self.config, self.space, self.tokenizer, self.size = config, space, tokenizer, size
+        self.config, self.space, self.reader, self.size = config, space, reader, size
         self.shape = space.shape(*size)
         self.trained_tokens = (config.data.image_size // space.grid) ** 2
         scale = (self.trained_tokens / (self.shape[0] * self.shape[1])) ** 0.5
         self.positions = patch_positions(self.shape) * scale
-        self._definition = define(
-            lambda rngs: TextToImage(config.model, config.text, token_features=space.features, rngs=rngs)
-        )
+        self._definition = define_model(config, reader.widths, space.features)
         self._run = jax.jit(self._draw, static_argnames="sampling")
 
     def draw(
         self,
         params,
         frozen,
-        prompts: Sequence[str],
+        prompts: Sequence[str | Prompt],
         seeds: Sequence[int],
         *,
         batch_size: int,
@@ -74,7 +64,7 @@ class Artist:
         self,
         params,
         frozen,
-        wanted: Iterable[tuple[str, int]],
+        wanted: Iterable[tuple[str | Prompt, int]],
         *,
         batch_size: int,
         sampling: SamplingConfig | None = None,
@@ -83,33 +73,48 @@ class Artist:
 
         `wanted`: prompts with their seeds, taken a part at a time.
         """
-        run = functools.partial(self._run, sampling=sampling or self.config.sampling)
-        wanted = iter(wanted)
-        while part := list(itertools.islice(wanted, batch_size)):
-            encoded = [self.tokenizer.encode(prompt, self.config.text.length) for prompt, _ in part]
-            missing = batch_size - len(encoded)
-            ids, mask = map(np.stack, zip(*encoded, *[encoded[0]] * missing, strict=True))
+        sampling = sampling or self.config.sampling
+        for part in _parts(wanted, batch_size, heard=sampling.image_scale > 0):
+            missing = batch_size - len(part)
+            inputs = encode_prompts(self.reader, [*(prompt for prompt, _ in part), *[Prompt()] * missing])
             numbers = np.array([*(seed for _, seed in part), *[0] * missing], np.uint32)
-            yield np.asarray(run(params, frozen, ids, mask, numbers))[: len(encoded)]
+            yield np.asarray(self._run(params, frozen, inputs, numbers, sampling=sampling))[: len(part)]
 
-    def batch_shapes(self, batch_size: int) -> tuple[jax.ShapeDtypeStruct, ...]:
-        """Of the ids, masks and seeds of a batch of prompts."""
-        text, shape = (batch_size, self.config.text.length), jax.ShapeDtypeStruct
-        return shape(text, np.int32), shape(text, np.bool_), shape((batch_size,), np.uint32)
+    def batch_shapes(self, batch_size: int) -> tuple[dict[str, jax.ShapeDtypeStruct], jax.ShapeDtypeStruct]:
+        """Of what is read of a batch of prompts, and of their seeds."""
+        return input_shapes(self.reader, batch_size), jax.ShapeDtypeStruct((batch_size,), np.uint32)
 
-    def trace(self, params, frozen, batch: tuple[jax.ShapeDtypeStruct, ...]):
+    def trace(self, params, frozen, batch):
         """The sampler's program (jax.stages.Traced) for shapes alone, with the config's sampling."""
         return self._run.trace(params, frozen, *batch, sampling=self.config.sampling)
 
-    def _draw(self, params, frozen, ids, mask, seeds, *, sampling: SamplingConfig):
+    def _draw(self, params, frozen, inputs, seeds, *, sampling: SamplingConfig):
         model = self._definition.bind(params)
         tokens = draw(
             model,
-            model.encode_text(ids, mask),
+            model.conditions(self.reader.features(frozen, inputs)),
             example_keys(jax.random.key(0), seeds),
             positions=jnp.asarray(self.positions),
             features=self.space.features,
             objective=self.config.objective,
             sampling=sampling,
         )
-        return replicate(self.space.decode(frozen, tokens, self.shape))
+        return replicate(self.space.decode(frozen["space"], tokens, self.shape))
+
+
+def _parts(wanted: Iterable[tuple[str | Prompt, int]], size: int, *, heard: bool) -> Iterator[list[tuple[Prompt, int]]]:
+    """Prompts with their seeds, at most `size` at once, all of them with an image prompt or none: the two are drawn by
+    different programs, and no picture may depend on what stands beside it.
+
+    heard: an image prompt that is not heard at all is none.
+    """
+    part: list[tuple[Prompt, int]] = []
+    for prompt, seed in wanted:
+        prompt = Prompt(prompt) if isinstance(prompt, str) else prompt
+        prompt = prompt if heard else prompt._replace(image=None)
+        if part and (len(part) == size or (part[0][0].image is None) != (prompt.image is None)):
+            yield part
+            part = []
+        part.append((prompt, seed))
+    if part:
+        yield part

@@ -117,18 +117,20 @@ class CrossAttention(nnx.Module):
         *,
         rngs: nnx.Rngs,
         image_width: int = 0,
+        out_scale: float = 0.0,
         implementation: str = "auto",
     ):
         self.num_heads, self.implementation = width // head_dim, implementation
         self.query = Linear(width, width, axes=("embed", "heads"), rngs=rngs)
         self.key = Linear(context_width, width, axes=("embed", "heads"), rngs=rngs)
         self.value = Linear(context_width, width, axes=("embed", "heads"), rngs=rngs)
-        self.out = Linear(width, width, axes=("heads", "embed"), rngs=rngs, scale=0.0)
+        self.out = Linear(width, width, axes=("heads", "embed"), rngs=rngs, scale=out_scale)
         self.query_norm = nnx.Param(jnp.ones((head_dim,)), axes=("head_dim",))
         self.key_norm = nnx.Param(jnp.ones((head_dim,)), axes=("head_dim",))
         if image_width:
             self.image_key = Linear(image_width, width, axes=("embed", "heads"), rngs=rngs)
-            self.image_value = Linear(image_width, width, axes=("embed", "heads"), rngs=rngs)
+            # From zero: a model of text that learns to see goes on from what it was.
+            self.image_value = Linear(image_width, width, axes=("embed", "heads"), rngs=rngs, scale=0.0)
             self.image_key_norm = nnx.Param(jnp.ones((head_dim,)), axes=("head_dim",))
 
     def __call__(

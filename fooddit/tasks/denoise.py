@@ -12,6 +12,7 @@ from fooddit.data.prepare import prepare
 from fooddit.data.tokenizer import Tokenizer, train_tokenizer
 from fooddit.diffusion import loss_by_time
 from fooddit.models.drawing import Artist
+from fooddit.models.prompts import open_reader
 from fooddit.parallel.placement import local_rows, place_rows, replicate
 from fooddit.parallel.processes import from_first
 from fooddit.tasks.denoise_step import DenoiseExperiment, DenoiseStep
@@ -32,11 +33,6 @@ class Denoise(DenoiseStep):
 
         `saved`: this task's metadata in the checkpoint that the run goes on from; its tokenizer is used again.
         """
-        if experiment.model.image_tokens:
-            raise ConfigError(
-                "config.model.image_tokens: records hold no image prompts; the step can be compiled with them "
-                "(fooddit compile), not trained"
-            )
         super().__init__(experiment)
         source, cache = _records(experiment.data, workdir), experiment.data.cache
         self.train_set, self.holdout_set = (open_dataset(source, split, cache=cache) for split in ("train", "holdout"))
@@ -44,15 +40,18 @@ class Denoise(DenoiseStep):
             print(f"warning: {self.train_set.folder}: {doubt}", flush=True)
         # Of all processes one reads them: on another's disk a record may be damaged.
         self._is_scenes, self._prompts = _holdout(self.holdout_set, experiment.evaluation.samples)
-        self.tokenizer = _tokenizer(experiment, self.train_set, saved)
         self.metadata = {
             "kind": "text_to_image",
-            "tokenizer": self.tokenizer.to_json(),
-            "space": self.space.description,
+            "frozen": self.frozen.description,
             "dataset": self.train_set.fingerprint,
         }
+        if self.reader.widths is None:
+            tokenizer = _tokenizer(experiment, self.train_set, saved)
+            self.metadata["tokenizer"] = tokenizer.to_json()
+            self.reader = open_reader(experiment, tokenizer)
+        self._texts = {name: TextInput(self.reader.encodes[name], n) for name, n in self.reader.lengths.items()}
         size = experiment.data.image_size
-        self.artist = Artist(experiment, self.space, self.tokenizer, (size, size))
+        self.artist = Artist(experiment, self.space, self.reader, (size, size))
         self.neighbours = TrainingNeighbours(self.train_set, self.holdout_set, size, workdir)
         self._validate = jax.jit(self._validation_loss)
 
@@ -61,7 +60,7 @@ class Denoise(DenoiseStep):
             self.train_set,
             self.experiment.data,
             seed=self.experiment.train.seed,
-            tokenizers=self._tokenizers,
+            tokenizers=self._texts,
             start=position,
             rows=rows,
         )
@@ -92,11 +91,6 @@ class Denoise(DenoiseStep):
             return neighbour_sheet(samples, prompts, step, neighbours.nearest, neighbours.summary)
         return photo_sheet(samples, prompts, step)
 
-    @property
-    def _tokenizers(self) -> dict[str, TextInput]:
-        length = self.experiment.text.length
-        return {"text": TextInput(lambda text: self.tokenizer.encode(text, length), length)}
-
     def _validation_loss(self, params, frozen, batch: dict, key: jax.Array):
         t, flow = self.flow(params, self.device_batch(frozen, batch), key)
         return replicate(loss_by_time(flow.per_example, t, TIME_BINS))
@@ -107,7 +101,7 @@ class Denoise(DenoiseStep):
             return {}
         mesh, size = jax.sharding.get_mesh(), self.experiment.data.batch_size
         rows = local_rows(mesh, size)
-        batches = Batches(self.holdout_set, self.experiment.data, seed=0, tokenizers=self._tokenizers, rows=rows)
+        batches = Batches(self.holdout_set, self.experiment.data, seed=0, tokenizers=self._texts, rows=rows)
         count = max(self.experiment.evaluation.examples // size, 1)
         sums = np.zeros((2, TIME_BINS))
         for _ in range(count):

@@ -16,12 +16,18 @@ from fooddit.diffusion import (
     sample_times,
 )
 from fooddit.models.autoencoder import patch_positions
-from fooddit.models.dit import Context, DiTConfig
-from fooddit.models.module import define
+from fooddit.models.dit import DiTConfig
+from fooddit.models.flops import flops_per_example
 from fooddit.models.picture_space import PictureSpace, SpaceConfig
+from fooddit.models.prompts import input_shapes, open_reader
 from fooddit.models.text import TextConfig
-from fooddit.models.text_to_image import SamplingConfig, TextToImage, flops_per_example
+from fooddit.models.text_to_image import SamplingConfig, define_model
+from fooddit.models.towers import TowersConfig, drop
+from fooddit.training.frozen import Frozen
 from fooddit.training.task import Experiment
+
+# One stream of an example's key a use: what is dropped, and the sample of its latent.
+_DROPPING_STREAM, _LATENT_STREAM = 0x64726F70, 0x6C61746E
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,27 @@ class EvaluationConfig:
 
 
 @dataclass(frozen=True)
+class DroppingConfig:
+    """Odds that a condition is dropped in training, of each on its own; whole captions are `data.dropped`'s.
+
+    Attributes:
+      t5, eclip: one tower's tokens, so that the other must do.
+      image, image_without_text: the image prompt, beside a caption and beside none. With `data.dropped` they set how
+        often text alone, a picture alone, both and neither are trained.
+    """
+
+    t5: float = 0.1
+    eclip: float = 0.1
+    image: float = 0.3
+    image_without_text: float = 0.5
+
+    def __post_init__(self):
+        for name in ("t5", "eclip", "image", "image_without_text"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"dropping.{name} must be from 0 to 1, found {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
 class DenoiseExperiment(Experiment):
     """Config of the task `denoise`."""
 
@@ -54,6 +81,8 @@ class DenoiseExperiment(Experiment):
     space: SpaceConfig = field(default_factory=SpaceConfig)
     model: DiTConfig = field(default_factory=DiTConfig)
     text: TextConfig = field(default_factory=TextConfig)
+    towers: TowersConfig = field(default_factory=TowersConfig)
+    dropping: DroppingConfig = field(default_factory=DroppingConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     timesteps: TimestepConfig = field(default_factory=TimestepConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig, metadata=OPERATIONAL)
@@ -85,37 +114,38 @@ class DenoiseStep:
                 f"data.grid is {experiment.data.grid}, but a token of {experiment.space} is {self.space.grid} pixels; "
                 f"set data.grid={self.space.grid}"
             )
+        self.reader = open_reader(experiment)
+        if self.reader.reference_size != experiment.data.reference_size:
+            raise ConfigError(
+                f"data.reference_size is {experiment.data.reference_size}, but the pictures that config.towers.eclip "
+                f"sees have {self.reader.reference_size} pixels a side (0: no image prompts); make them equal"
+            )
         side = experiment.data.image_size // self.space.grid
         self.length, self.positions = side**2, patch_positions((side, side))
-        self.definition = define(
-            lambda rngs: TextToImage(experiment.model, experiment.text, token_features=self.space.features, rngs=rngs)
-        )
+        self.definition = define_model(experiment, self.reader.widths, self.space.features)
         self.shapes, self.axes, self.init = self.definition.shapes, self.definition.axes, self.definition.init
-        self.frozen = self.space.params
-        self.flops_per_example = flops_per_example(experiment.model, experiment.text, self.length, self.shapes)
+        self.frozen = Frozen({"space": self.space, **self.reader.parts})
+        self.flops_per_example = flops_per_example(
+            experiment.model, experiment.text, self.length, self.shapes, self.reader.widths
+        )
 
     @property
     def batch_shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
         data, shape = self.experiment.data, jax.ShapeDtypeStruct
-        text = (data.batch_size, self.experiment.text.length)
-        image = self.experiment.model.image_tokens
-        prompt = {
-            "image_tokens": shape((data.batch_size, image, self.experiment.model.image_width), jnp.bfloat16),
-            "image_mask": shape((data.batch_size, image), jnp.bool),
-        }
-        return (prompt if image else {}) | {
+        return input_shapes(self.reader, data.batch_size) | {
             "image": shape((data.batch_size, data.image_size, data.image_size, 3), jnp.uint8),
-            "text": shape(text, jnp.int32),
-            "text_mask": shape(text, jnp.bool),
             "index": shape((data.batch_size,), jnp.int32),
         }
 
     def device_batch(self, frozen, batch: dict) -> dict:
-        """Pictures of one bucket to tokens of the one length that the step is compiled for."""
-        tokens = self.space.encode(frozen, batch["image"], self.length)
+        """Pictures of one bucket to tokens of the one length that the step is compiled for; captions and reference
+        pictures to features of the frozen towers."""
+        moments = batch["moments"] if "moments" in batch else self.space.moments(frozen["space"], batch["image"])
+        tokens = self.space.tokens(moments, self.length)
         count = len(batch["index"])
-        passed = ("text", "text_mask", "index", "image_tokens", "image_mask")
-        made = {name: batch[name] for name in passed if name in batch} | {"x0": tokens.values}
+        made = {"index": batch["index"], "x0": tokens.values, "features": self.reader.features(frozen, batch)}
+        if tokens.log_variance is not None:
+            made["log_variance"] = tokens.log_variance
         if self.experiment.data.max_aspect > 1:
             made["positions"] = jnp.broadcast_to(tokens.positions, (count, self.length, 2))
             made["mask"] = jnp.broadcast_to(tokens.mask, (count, self.length))
@@ -130,15 +160,32 @@ class DenoiseStep:
         keys = example_keys(key, batch["index"])
         t = sample_times(keys, self.experiment.timesteps)
         x0, mask = batch["x0"], batch.get("mask")
+        if "log_variance" in batch:
+            # A latent is a distribution: another sample of it at every visit.
+            x0 = x0 + jnp.exp(0.5 * batch["log_variance"]) * example_noise(_stream(keys, _LATENT_STREAM), x0.shape[1:])
         positions = batch.get("positions", jnp.asarray(self.positions))
         model = self.definition.bind(params)
-        text = model.encode_text(batch["text"], batch["text_mask"])
-        image = Context(batch["image_tokens"], batch["image_mask"]) if "image_tokens" in batch else None
+        conditions = model.conditions(self._heard(batch["features"], keys))
         return t, flow_loss(
-            lambda x, t: model(x, t, text, positions=positions, mask=mask, image=image),
+            lambda x, t: model(x, t, conditions, positions=positions, mask=mask),
             x0,
             example_noise(keys, x0.shape[1:]),
             t,
             config=self.experiment.objective,
             mask=mask,
         )
+
+    def _heard(self, features: dict, keys: jax.Array) -> dict:
+        """Features without what is dropped; drawn by example."""
+        if self.reader.widths is None:
+            return features
+        odds, names = self.experiment.dropping, self.experiment.towers.names
+        draws = jax.vmap(lambda key: jax.random.uniform(key, (3,)))(_stream(keys, _DROPPING_STREAM))
+        dropped = {name: draws[:, i] < getattr(odds, name) for i, name in enumerate(("t5", "eclip")) if name in names}
+        has_text = jnp.stack([features[f"{name}_mask"].any(axis=1) for name in names]).any(axis=0)
+        dropped["patches"] = draws[:, 2] < jnp.where(has_text, odds.image, odds.image_without_text)
+        return drop(features, dropped)
+
+
+def _stream(keys: jax.Array, tag: int) -> jax.Array:
+    return jax.vmap(lambda key: jax.random.fold_in(key, tag))(keys)

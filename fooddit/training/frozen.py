@@ -1,4 +1,4 @@
-"""What a step reads and does not train: text towers, autoencoders, a base model. Laid out like parameters, not saved."""
+"""What a step reads and does not train: text towers, autoencoders, a base. Laid out like parameters, not saved."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -73,7 +73,6 @@ def _train(
 
     # Devices: everything is laid out before anything is made.
     mesh = jax.sharding.get_mesh()
-    replicated = NamedSharding(mesh, PartitionSpec())
     optimizer = make_optimizer(experiment.optimizer, settings.steps, task.axes)
     learning_rate = schedule(experiment.optimizer, settings.steps)
     abstract = abstract_state(task, optimizer, mesh)
