@@ -176,7 +176,7 @@ def stored_tensors(sources, params, dtype=None) -> dict[str, np.ndarray]:
     for source, leaf in zip(tree.flatten_up_to(sources), leaves, strict=True):
         array = np.asarray(leaf).astype(dtype or leaf.dtype)
         for name, one in zip(source.names, array if source.stacked else [array], strict=True):
-            one = np.ascontiguousarray(_to_stored(source, one))
+            one = np.asarray(_to_stored(source, one), order="C")  # ascontiguousarray makes a vector of a number.
             if source.part is None:
                 found[name] = one
             else:

@@ -1,0 +1,181 @@
+"""E-CLIP from a folder: our own exported one, or a published CLIP, SigLIP or SigLIP 2 in the Hugging Face layout."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import tokenizers
+
+from fooddit.config import ConfigError, build, to_dict
+from fooddit.data.tokenizer import Tokenizer
+from fooddit.models.clip_tables import PUBLISHED
+from fooddit.models.eclip import Eclip
+from fooddit.models.eclip_config import SIZES, EclipConfig
+from fooddit.models.module import Definition, define
+from fooddit.models.tensors import Source, TensorError, TensorFolder, load_tree, save_folder
+
+OURS = "fooddit_eclip"
+TOKENIZER = "tokenizer.json"
+Tokenize = Callable[[str], tuple[np.ndarray, np.ndarray]]
+
+
+class EclipEncoder:
+    """A frozen E-CLIP: shapes that a program can be compiled with, and arrays once they are asked for.
+
+    Attributes:
+      config: of the towers; shapes, axes: trees of its parameters' shapes and logical axis names.
+      description: the source and its fingerprint, for checkpoints.
+      length, width: of the text tokens; image_size, image_tokens, image_width: of a square picture, in pixels, and its
+        patches; embed: width of what is pooled.
+      mean, deviation: of the pixels in [0, 1] that it was trained with; it applies them itself to pixels in [-1, 1].
+    """
+
+    def __init__(self, source: str, config: EclipConfig, dtype: str, folder: TensorFolder | None = None, sources=None):
+        self.config = replace(config, dtype=dtype)
+        self._source, self._folder, self._sources, self._tokenize = source, folder, sources, None
+        definition = define(lambda rngs: Eclip(self.config, rngs=rngs))
+        self.axes, self.bind = definition.axes, definition.bind
+        self.shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype), definition.shapes)
+        self.description = {"eclip": source, "fingerprint": folder.fingerprint if folder else None}
+        self.length, self.width, self.embed = config.text.length, config.text.width, config.embed
+        self.image_size, self.image_tokens = config.image.image_size, config.image.tokens
+        self.image_width, self.mean, self.deviation = config.image.width, config.image.mean, config.image.deviation
+
+    def load(self, shardings: Any = None) -> Any:
+        """The arrays, each device's part only where shardings are given.
+
+        Raises:
+          ConfigError: the source is the name of a size; TensorError: tensors that are missing or of another shape.
+        """
+        return load_tree(self._found(), self._sources, self.shapes, shardings)
+
+    def tokenize(self, text: str) -> tuple[np.ndarray, np.ndarray]:
+        """Ids int32 (length,) and mask bool (length,), False at padding. ConfigError as from `load`."""
+        if self._tokenize is None:
+            self._tokenize = _tokenizer(self._found(), self.config.text.length)
+        return self._tokenize(text)
+
+    def _found(self) -> TensorFolder:
+        if self._folder is None:
+            raise ConfigError(
+                f"{self._source} is the name of a size, which can be compiled with and has no weights; give a folder: "
+                "--config.towers.eclip=DIR"
+            )
+        return self._folder
+
+
+def open_eclip(source: str, dtype: str = "float32") -> EclipEncoder:
+    """An encoder of a folder, or of a size of ours by name ("eclip-l"), which can be compiled with but not loaded.
+
+    A folder is what `save_eclip` wrote, or a published model whose config.json says "clip", "siglip" or "siglip2".
+    dtype: of the arrays and the activations.
+
+    Raises:
+      ConfigError: neither; TensorError: a folder of another model, or one that lacks files.
+    """
+    if source in SIZES:
+        return EclipEncoder(source, SIZES[source], dtype)
+    if not Path(source).is_dir():
+        raise ConfigError(f"E-CLIP {source!r}: no such folder; expected one, or one of {', '.join(SIZES)}")
+    folder = TensorFolder(source)
+    kind = folder.config.get("model_type")
+    if kind == OURS:
+        values = {name: value for name, value in folder.config.items() if name != "model_type"}
+        config = build(EclipConfig, values, f"{folder.path / 'config.json'}")
+        return EclipEncoder(source, config, dtype, folder, own_sources(define(lambda r: Eclip(config, rngs=r))))
+    if kind in PUBLISHED:
+        config, sources = PUBLISHED[kind](folder.config, _preprocessing(folder.path))
+        return EclipEncoder(source, config, dtype, folder, sources)
+    raise TensorError(
+        f"{folder.path / 'config.json'}: model_type is {kind!r}, expected one of {', '.join((OURS, *PUBLISHED))}"
+    )
+
+
+def save_eclip(path: str | Path, config: EclipConfig, params: Any, tokenizer: Tokenizer, dtype=None) -> None:
+    """Writes the folder that `open_eclip` reads; exact if `dtype` (None: the arrays' own) holds the values.
+
+    Tensors have torch's names and layout: a block's number in the name, a Linear's weight as (out, in). The tokenizer
+    is this package's own, normalisation included, and not for the `tokenizers` library alone.
+
+    Raises:
+      FileExistsError: `path` is there already.
+    """
+    definition = define(lambda rngs: Eclip(config, rngs=rngs))
+    described = {"model_type": OURS, **to_dict(config)}
+    save_folder(path, described, own_sources(definition), params, dtype=dtype)
+    tokenizer.save(Path(path) / TOKENIZER)
+
+
+def own_sources(definition: Definition) -> Any:
+    """Where `save_eclip` puts each leaf."""
+
+    def source(path, leaf) -> Source:
+        names = [key.key for key in path]
+        axes = None
+        if names[-1] == "kernel":
+            names[-1], axes = "weight", (1, 0)
+        if "blocks" not in names:
+            return Source(".".join(names), axes)
+        place = names.index("blocks") + 1
+        layers = range(leaf.shape[0])
+        return Source(tuple(".".join([*names[:place], str(i), *names[place:]]) for i in layers), axes)
+
+    return jax.tree.map_with_path(source, definition.shapes)
+
+
+def _preprocessing(folder: Path) -> dict:
+    """What the folder says of how pixels are prepared; {} if it says nothing."""
+    for name in ("preprocessor_config.json", "processor_config.json"):
+        if (folder / name).is_file():
+            found = json.loads((folder / name).read_text(encoding="utf-8"))
+            return found.get("image_processor", found)
+    return {}
+
+
+def _tokenizer(folder: TensorFolder, length: int) -> Tokenize:
+    path = folder.path / TOKENIZER
+    if not path.is_file():
+        raise TensorError(
+            f"{path}: no such file; write it with transformers: AutoTokenizer.from_pretrained(...).save_pretrained(...)"
+        )
+    if folder.config["model_type"] == OURS:
+        own = Tokenizer.load(path)
+        return lambda text: own.encode(text, length)
+    return PublishedTokenizer(path, folder.config, length)
+
+
+class PublishedTokenizer:
+    """A published tokenizer.json: text to ids with its own special tokens, cut and padded on the right to `length`."""
+
+    def __init__(self, path: Path, config: dict, length: int):
+        self._tokenizer, self._length = tokenizers.Tokenizer.from_file(str(path)), length
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(length)
+        beside = path.with_name("tokenizer_config.json")
+        said = json.loads(beside.read_text(encoding="utf-8")) if beside.is_file() else {}
+        padding = said.get("pad_token")
+        padding = padding.get("content") if isinstance(padding, dict) else padding
+        number = None if padding is None else self._tokenizer.token_to_id(padding)
+        text = config.get("text_config") or {}
+        self._padding = text.get("pad_token_id", 1) if number is None else number
+        # SigLIP was trained on lower case, the first one without punctuation as well; CLIP's file lowers by itself.
+        self._lower = config["model_type"] != "clip"
+        self._bare = said.get("tokenizer_class") == "SiglipTokenizer"
+
+    def __call__(self, text: str) -> tuple[np.ndarray, np.ndarray]:
+        if not text.strip():
+            return np.full(self._length, self._padding, np.int32), np.zeros(self._length, bool)
+        text = text.lower() if self._lower else text
+        if self._bare:
+            text = " ".join(text.translate(_PUNCTUATION).split())
+        found = self._tokenizer.encode(text).ids
+        ids = np.full(self._length, self._padding, np.int32)
+        ids[: len(found)] = found
+        return ids, np.arange(self._length) < len(found)
+
+
+_PUNCTUATION = str.maketrans("", "", "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~")
