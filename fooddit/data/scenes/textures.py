@@ -32,14 +32,17 @@ def _tile(texture: str, canvas_size: int) -> np.ndarray:
     side = round(canvas_size * TILE / UNITS)
     sketch = Sketch()
     ground = _DRAWN[texture](sketch)
-    tile = np.full((side, side, 3), ground, np.uint8)
-    painter, drawing = Painter(tile, side / TILE), sketch.drawing()
+    # OpenCV fills polygons askew where the canvas cuts them: the tile is the middle of a larger one.
+    margin = side // 4
+    canvas = np.full((side + 2 * margin,) * 2 + (3,), ground, np.uint8)
+    painter, drawing, start = Painter(canvas, side / TILE), sketch.drawing(), margin * TILE / side
     # What crosses an edge comes in at the opposite one; what is lower lies in front.
     for row in (-1, 0, 1):
         for layer in drawing.layers:
             for column in (-1, 0, 1):
-                painter.draw(replace(drawing, layers=(layer,)), column * TILE, row * TILE)
-    return tile
+                part = replace(drawing, layers=(layer,))
+                painter.draw(part, start + column * TILE, start + row * TILE)
+    return canvas[margin : margin + side, margin : margin + side].copy()
 
 
 def _planks(sketch):
@@ -164,11 +167,10 @@ def _rings(sketch):
 
 def _chevrons(sketch):
     ground, tones = _CLAY
+    # Past both edges: where the tile ends there is no end of a zigzag.
+    edge = np.array([(x, 5 if x % 16 == 0 else 0) for x in range(-16, TILE + 17, 8)])
     for row in range(4):
-        for column in range(2):
-            x, y = 16 * column, 8 * row
-            zigzag = [(x, y + 5), (x + 8, y), (x + 16, y + 5), (x + 16, y + 9), (x + 8, y + 4), (x, y + 9)]
-            sketch.shape(zigzag, tones[1 + row % 2])
+        sketch.shape(np.concatenate([edge, edge[::-1] + (0, 4)]) + (0, 8 * row), tones[1 + row % 2])
     return ground
 
 
