@@ -1,4 +1,9 @@
-"""Our update equals torch 2.13.0's: clip_grad_norm_, AdamW, LinearLR then CosineAnnealingLR, and AveragedModel."""
+"""Our update equals torch 2.13.0's: clip_grad_norm_, AdamW, LinearLR then CosineAnnealingLR, and AveragedModel.
+
+Two groups in one update equal two torch optimizers, each with its own clipping and schedule.
+"""
+
+from dataclasses import dataclass, field
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +18,14 @@ from fooddit.training.optimizer import OptimizerConfig, make_optimizer, schedule
 STEPS = 10
 # The decay of the average is reached at once, so that it is constant, as torch's is.
 CONFIG = OptimizerConfig(learning_rate=0.05, warmup=3, final=0.1, weight_decay=0.3, clip=1.0, ema=0.15)
+CRITIC = OptimizerConfig(learning_rate=0.02, warmup=1, final=0.5, b1=0.5, b2=0.9, weight_decay=0.0, clip=0.5, ema=0.15)
+
+
+@dataclass(frozen=True)
+class PairConfig(OptimizerConfig):
+    """A layer and its critic."""
+
+    critic: OptimizerConfig = field(default_factory=lambda: CRITIC)
 
 
 def start() -> dict[str, np.ndarray]:
@@ -29,37 +42,37 @@ def gradients() -> list[dict[str, np.ndarray]]:
     ]
 
 
-def ours() -> tuple[list[dict], dict]:
-    """Parameters after each step, and the average after the last."""
-    params = {"layer": {name: jnp.asarray(value) for name, value in start().items()}}
-    optimizer = make_optimizer(CONFIG, STEPS, {"layer": {"kernel": None, "bias": None}})
+def ours(config=CONFIG, names=("layer",)) -> tuple[list[dict], dict]:
+    """Parameters after each step, and the average after the last; under each name the same start and gradients."""
+    params = {name: {key: jnp.asarray(value) for key, value in start().items()} for name in names}
+    optimizer = make_optimizer(config, STEPS, {name: {"kernel": None, "bias": None} for name in names})
     state, seen = optimizer.init(params), []
     for gradient in gradients():
-        updates, state = optimizer.update({"layer": gradient}, state, params)
+        updates, state = optimizer.update(dict.fromkeys(names, gradient), state, params)
         params = optax.apply_updates(params, updates)
-        seen.append(params["layer"])
-    return seen, state["ema"].params["layer"]
+        seen.append(params)
+    return seen, state["ema"].params
 
 
-def theirs() -> tuple[list[dict], dict, list[float], list[float]]:
-    """The same, and each step's learning rate and gradient norm."""
+def theirs(config=CONFIG) -> tuple[list[dict], dict, list[float], list[float]]:
+    """The same of one layer, and each step's learning rate and gradient norm."""
     model = torch.nn.ParameterDict({name: torch.nn.Parameter(torch.from_numpy(x)) for name, x in start().items()})
     groups = [{"params": [model["kernel"]]}, {"params": [model["bias"]], "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(
-        groups, CONFIG.learning_rate, betas=(CONFIG.b1, CONFIG.b2), eps=1e-8, weight_decay=CONFIG.weight_decay
+        groups, config.learning_rate, betas=(config.b1, config.b2), eps=1e-8, weight_decay=config.weight_decay
     )
-    warmup = lr_scheduler.LinearLR(optimizer, start_factor=1 / CONFIG.warmup, total_iters=CONFIG.warmup)
+    warmup = lr_scheduler.LinearLR(optimizer, start_factor=1 / config.warmup, total_iters=config.warmup)
     cosine = lr_scheduler.CosineAnnealingLR(
-        optimizer, STEPS - CONFIG.warmup, eta_min=CONFIG.final * CONFIG.learning_rate
+        optimizer, STEPS - config.warmup, eta_min=config.final * config.learning_rate
     )
-    rates = lr_scheduler.SequentialLR(optimizer, [warmup, cosine], milestones=[CONFIG.warmup])
-    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(CONFIG.ema))
+    rates = lr_scheduler.SequentialLR(optimizer, [warmup, cosine], milestones=[config.warmup])
+    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.ema))
     average.update_parameters(model)
     seen, used, norms = [], [], []
     for gradient in gradients():
         for name, parameter in model.items():
             parameter.grad = torch.from_numpy(gradient[name])
-        norms.append(float(torch.nn.utils.clip_grad_norm_(model.parameters(), CONFIG.clip)))
+        norms.append(float(torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)))
         used.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
         rates.step()
@@ -68,12 +81,27 @@ def theirs() -> tuple[list[dict], dict, list[float], list[float]]:
     return seen, {name: x.detach().numpy() for name, x in average.module.items()}, used, norms
 
 
+def close(found: dict, expected: dict):
+    # torch divides by norm + 1e-6 where optax divides by the norm.
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), dict(found), expected)
+
+
 def test_clipping_adamw_schedule_and_average_equal_torch_over_ten_steps():
     seen, average = ours()
     expected, expected_average, rates, norms = theirs()
     assert min(norms) < CONFIG.clip < max(norms)
     np.testing.assert_allclose([float(schedule(CONFIG, STEPS)(i)) for i in range(STEPS)], rates, rtol=1e-5)
-    # torch divides by norm + 1e-6 where optax divides by the norm.
     for found, wanted in zip(seen, expected, strict=True):
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), dict(found), wanted)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), dict(average), expected_average)
+        close(found["layer"], wanted)
+    close(average["layer"], expected_average)
+
+
+def test_two_groups_equal_two_torch_optimizers():
+    config = PairConfig(**{key: getattr(CONFIG, key) for key in CONFIG.__dataclass_fields__})
+    seen, average = ours(config, ("layer", "critic"))
+    for name, alone in (("layer", CONFIG), ("critic", CRITIC)):
+        expected, expected_average, _, norms = theirs(alone)
+        assert min(norms) < alone.clip < max(norms)
+        for found, wanted in zip(seen, expected, strict=True):
+            close(found[name], wanted)
+        close(average[name], expected_average)
