@@ -59,9 +59,10 @@ $(VENV)/.installed-test: $(VENV)/.installed
 	$(BIN)/python -m pip install -q -c constraints.txt -e .[gcs,prep,test]
 	touch $@
 
-$(PARITY)/.installed: parity/requirements.txt constraints.txt setup.py
+$(PARITY)/.installed: parity/requirements.txt parity/requirements-references.txt constraints.txt setup.py
 	test -x $(PARITY)/bin/python || $(PYTHON) -m venv $(PARITY)
 	$(PARITY)/bin/python -m pip install -q -c constraints.txt -r parity/requirements.txt -e .[test]
+	$(PARITY)/bin/python -m pip install -q --no-deps --upgrade --target $(PARITY)/references -r parity/requirements-references.txt
 	touch $@
 
 $(BENCH)/.installed: benchmarks/requirements.txt constraints.txt setup.py
