@@ -16,7 +16,7 @@ class Estimate:
     """A measured number with its 95 % interval.
 
     Attributes:
-      low, high: another draw of as many pictures would give such values.
+      low, high: of what as many pictures give on average, bias included.
       n: what was resampled (pictures, or prompts where one has several pictures).
       bias: how much of `value` comes from having so few of them, where that is estimated; None else.
     """
