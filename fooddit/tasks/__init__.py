@@ -20,6 +20,7 @@ TASKS = {
     "denoise": Entry("fooddit.tasks.denoise", "DenoiseExperiment", "Denoise", "DenoiseStep"),
     "autoencode": Entry("fooddit.tasks.autoencode", "AutoencodeExperiment", "Autoencode", "Autoencode"),
     "read_scenes": Entry("fooddit.tasks.read_scenes", "ReadScenesExperiment", "ReadScenes", "ReadScenes"),
+    "span_corruption": Entry("fooddit.tasks.span_corruption", "SpanExperiment", "SpanCorruption", "SpanStep"),
     "read_styles": Entry("fooddit.tasks.read_styles", "ReadScenesExperiment", "ReadStyles", "ReadStyles"),
 }
 
