@@ -225,3 +225,23 @@ def _resnets(inputs: int, outputs: int, groups: int, count: int, rngs: nnx.Rngs)
 def autoencoder_kl(config: KLConfig) -> Definition:
     """The model of a config, without its arrays."""
     return define(lambda rngs: AutoencoderKL(config, rngs=rngs))
+
+
+def multiplications(config: KLConfig, side: int) -> int:
+    """Of encoding and decoding one square picture: each kernel at the resolution where it works, and attention."""
+    lowest, total = side // config.factor, 0
+    for path, leaf in jax.tree.leaves_with_path(autoencoder_kl(config).shapes):
+        if path[-1].key == "kernel":
+            total += _side([entry.key for entry in path], side, lowest) ** 2 * leaf.size
+    attended = 2 * lowest**4 * config.block_out_channels[-1]
+    return total + (2 * attended if config.mid_block_add_attention else 0)
+
+
+def _side(names: list[str], side: int, lowest: int) -> int:
+    """Side of the output of the layer at a path."""
+    part, block, *rest = names
+    if block in ("down_blocks", "up_blocks"):
+        level = int(rest[0]) + (rest[1] in ("downsamplers", "upsamplers"))
+        return side >> level if block == "down_blocks" else lowest << level
+    full = (part, block) in (("encoder", "conv_in"), ("decoder", "conv_out"))
+    return side if full else lowest

@@ -9,6 +9,7 @@ import numpy as np
 from fooddit.config import ConfigError
 from fooddit.models.autoencoder import FrozenAutoencoder
 from fooddit.models.autoencoder_kl import KLConfig, autoencoder_kl
+from fooddit.models.latent_statistics import LatentStatistics
 from fooddit.models.tensors import Source, TensorError, TensorFolder, load_tree, save_folder, unused_tensors
 
 STEM = "diffusion_pytorch_model"
@@ -84,8 +85,12 @@ def open_kl(path: str) -> FrozenAutoencoder:
     return _frozen(config, folder.config, description, folder)
 
 
-def save_kl(path: Path, config: KLConfig, params: dict, mean: np.ndarray, deviation: np.ndarray) -> None:
-    """Writes an autoencoder of ours as a new folder in the diffusers layout, with its latents' statistics."""
+def save_kl(path: Path, config: KLConfig, params: dict, statistics: LatentStatistics) -> None:
+    """Writes an autoencoder of ours as a new folder in the diffusers layout, with its latents' statistics.
+
+    Raises:
+      FileExistsError: `path` is there already.
+    """
     widths = len(config.block_out_channels)
     values = {
         "_class_name": "AutoencoderKL",
@@ -96,8 +101,8 @@ def save_kl(path: Path, config: KLConfig, params: dict, mean: np.ndarray, deviat
         "up_block_types": ["UpDecoderBlock2D"] * widths,
         **{field.name: getattr(config, field.name) for field in fields(config)},
         "scaling_factor": 1.0,
-        "latents_mean": [float(x) for x in mean],
-        "latents_std": [float(x) for x in deviation],
+        "latents_mean": list(statistics.mean),
+        "latents_std": list(statistics.deviation),
     }
     shapes = autoencoder_kl(config).shapes
     save_folder(path, values, sources(shapes), params, stem=STEM)

@@ -19,6 +19,7 @@ class Entry(NamedTuple):
 TASKS = {
     "denoise": Entry("fooddit.tasks.denoise", "DenoiseExperiment", "Denoise", "DenoiseStep"),
     "autoencode": Entry("fooddit.tasks.autoencode", "AutoencodeExperiment", "Autoencode", "Autoencode"),
+    "autoencode_kl": Entry("fooddit.tasks.autoencode", "AutoencodeKLExperiment", "AutoencodeKL", "AutoencodeKL"),
     "read_scenes": Entry("fooddit.tasks.read_scenes", "ReadScenesExperiment", "ReadScenes", "ReadScenes"),
     "span_corruption": Entry("fooddit.tasks.span_corruption", "SpanExperiment", "SpanCorruption", "SpanStep"),
     "read_styles": Entry("fooddit.tasks.read_styles", "ReadScenesExperiment", "ReadStyles", "ReadStyles"),

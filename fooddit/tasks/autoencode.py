@@ -1,4 +1,4 @@
-"""The tiny autoencoder of dish scenes: pictures in, latents that a diffusion model finds easy out."""
+"""Autoencoders: pictures in, latents that a diffusion model finds easy out."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -7,113 +7,242 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fooddit.data.scene_stream import SceneBatches, SceneStreamConfig, scene_batch_shapes
-from fooddit.data.scenes import render_image, sample_spec
 from fooddit.diffusion import example_keys, example_noise
+from fooddit.evaluation.reconstruction import fine_detail, psnr
+from fooddit.models import discriminator
 from fooddit.models.autoencoder import TinyAutoencoder, TinyAutoencoderConfig, bytes_from_pixels, pixels_from_bytes
-from fooddit.models.module import define
+from fooddit.models.autoencoder_kl import KLConfig, autoencoder_kl, multiplications
+from fooddit.models.autoencoder_kl_folder import save_kl
+from fooddit.models.discriminator import PatchDiscriminator
+from fooddit.models.latent_statistics import LatentStatistics, sums_of_moments
+from fooddit.models.module import Definition, define
 from fooddit.models.weights import save_weights
 from fooddit.parallel.placement import replicate
+from fooddit.tasks.adversarial import AdversarialConfig, adversarial_loss
+from fooddit.tasks.perceptual import Perceptual, PerceptualConfig
+from fooddit.tasks.pictures import Pictures, PicturesConfig
 from fooddit.training.frozen import Frozen
+from fooddit.training.optimizer import OptimizerConfig
 from fooddit.training.task import Evaluation, Experiment
+
+# Added to an example's key for the noise of the critic's penalty.
+_CRITIC_STREAM = 3
 
 
 @dataclass(frozen=True)
 class LatentConfig:
     """Attributes:
-    noise: deviation of the noise added to unit-size latents in training: the decoder learns to forgive a sampler's
-      errors, and detail that costs more than it is worth is not stored.
-    prior: weight of the latents' squared size, which keeps them near unit variance (with `noise`, a variational
-      autoencoder of fixed posterior variance).
+    noise: deviation of the posterior where the model gives none (with unit-size latents): the decoder learns to forgive
+      a sampler's errors, and detail that costs more than it is worth is not stored.
+    kl: weight of the posterior's divergence from the unit normal, in nats a value, which keeps latents near unit
+      variance.
     """
 
     noise: float = 0.2
-    prior: float = 1e-3
+    kl: float = 2e-3
+
+
+@dataclass(frozen=True)
+class CriticOptimizerConfig(OptimizerConfig):
+    """A critic's: little momentum, since what it judges changes under it; no decay; it is not averaged."""
+
+    b1: float = 0.5
+    weight_decay: float = 0.0
+    ema: float = 0.0
+
+
+@dataclass(frozen=True)
+class AutoencodeOptimizerConfig(OptimizerConfig):
+    """The autoencoder's, and that of the group `discriminator`."""
+
+    discriminator: CriticOptimizerConfig = field(default_factory=CriticOptimizerConfig)
 
 
 @dataclass(frozen=True)
 class AutoencodeExperiment(Experiment):
-    """Config of the task `autoencode`."""
+    """Config of the task `autoencode`: a TinyAutoencoder."""
 
     model: TinyAutoencoderConfig = field(default_factory=TinyAutoencoderConfig)
     latent: LatentConfig = field(default_factory=LatentConfig)
-    data: SceneStreamConfig = field(default_factory=SceneStreamConfig)
+    perceptual: PerceptualConfig = field(default_factory=PerceptualConfig)
+    adversarial: AdversarialConfig = field(default_factory=AdversarialConfig)
+    optimizer: AutoencodeOptimizerConfig = field(default_factory=AutoencodeOptimizerConfig)
+    data: PicturesConfig = field(default_factory=PicturesConfig)
+
+    @property
+    def factor(self) -> int:
+        return TinyAutoencoder.factor
+
+    def __post_init__(self):
+        super().__post_init__()
+        # Of the autoencoder, and of a critic that halves as often.
+        least = max(self.factor, 2**self.adversarial.discriminator.depth)
+        if self.data.image_size % least:
+            raise ValueError(f"data.image_size is {self.data.image_size}: expected a multiple of {least}")
+
+
+@dataclass(frozen=True)
+class AutoencodeKLExperiment(AutoencodeExperiment):
+    """Config of the task `autoencode_kl`: an AutoencoderKL in the diffusers layout."""
+
+    model: KLConfig = field(default_factory=KLConfig)
+
+    @property
+    def factor(self) -> int:
+        return self.model.factor
 
 
 class Autoencode:
-    """Reconstruction of endless scenes by mean absolute error on pixels and on their differences (edges)."""
+    """Reconstruction by mean absolute error on pixels and on their differences (edges), the posterior's divergence,
+    and, where they are asked for, a perceptual distance and a critic."""
 
     def __init__(self, experiment: AutoencodeExperiment, workdir: Path | None = None, saved: dict | None = None):
         self.experiment = experiment
-        self.definition = define(lambda rngs: TinyAutoencoder(experiment.model, rngs=rngs))
-        self.shapes, self.axes, self.frozen = self.definition.shapes, self.definition.axes, Frozen()
-        self.metadata = {"kind": "autoencoder"}
-        self.flops_per_example = 3 * 2 * _multiplications(self.definition.shapes, experiment.data.image_size)
-        self.init = self.definition.init
+        self.autoencoder, multiplied = self._model()
+        definitions = {"autoencoder": self.autoencoder}
+        # Forward, and backward with respect to inputs and weights.
+        flops = 3 * 2 * multiplied
+        if experiment.adversarial.weight:
+            config = experiment.adversarial.discriminator
+            self.critic = define(lambda rngs: PatchDiscriminator(config, rngs=rngs))
+            definitions["discriminator"] = self.critic
+            # On real, decoded and noisy pictures for its own sake; to the decoded ones and back for the autoencoder's.
+            flops += (3 * 3 + 2) * 2 * discriminator.multiplications(config, experiment.data.image_size)
+        self.shapes = {name: definition.shapes for name, definition in definitions.items()}
+        self.axes = {name: definition.axes for name, definition in definitions.items()}
+        self._definitions, self.flops_per_example = definitions, float(flops)
+        self.perceptual = Perceptual(experiment.perceptual.features) if experiment.perceptual.features else None
+        self.frozen = Frozen({} if self.perceptual is None else {"perceptual": self.perceptual})
+        self.metadata = {"kind": "autoencoder", "frozen": self.frozen.description}
+        self.pictures = Pictures(experiment.data, experiment.train.seed)
+        self.batch_shapes = self.pictures.batch_shapes
 
-    @property
-    def batch_shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
-        return scene_batch_shapes(self.experiment.data)
+    def _model(self) -> tuple[Definition, int]:
+        """The autoencoder, and the multiplications of encoding and decoding a picture."""
+        config = self.experiment.model
+        definition = define(lambda rngs: TinyAutoencoder(config, rngs=rngs))
+        return definition, _tiny_multiplications(definition.shapes, self.experiment.data.image_size)
+
+    def init(self, key: jax.Array) -> dict:
+        keys = jax.random.split(key, len(self._definitions))
+        return {name: definition.init(k) for (name, definition), k in zip(self._definitions.items(), keys)}
 
     def batches(self, position: int, rows: np.ndarray | None = None):
-        seed = self.experiment.train.seed
-        return SceneBatches(self.experiment.data, seed=seed, position=position, rows=rows)
+        return self.pictures.batches(position, rows)
 
     def device_batch(self, frozen, batch: dict) -> dict:
         return batch
 
     def loss(self, params, frozen, batch: dict, key: jax.Array):
-        image = pixels_from_bytes(batch["image"])
-        model = self.definition.bind(params)
-        latent = model.encode(image)
-        noise = example_noise(example_keys(key, batch["index"]), latent.shape[1:])
-        decoded = model.decode(latent + self.experiment.latent.noise * noise)
+        image, keys = pixels_from_bytes(batch["image"]), example_keys(key, batch["index"])
+        model, settings = self.autoencoder.bind(params["autoencoder"]), self.experiment
+        mean, log_variance = self._posterior(model.encode(image))
+        noise = example_noise(keys, mean.shape[1:])
+        decoded = model.decode(mean + jnp.exp(0.5 * log_variance) * noise)
         error = decoded - image
         absolute = jnp.mean(jnp.abs(error))
         edges = jnp.mean(jnp.abs(jnp.diff(error, axis=1))) + jnp.mean(jnp.abs(jnp.diff(error, axis=2)))
-        size = jnp.mean(latent**2)
-        loss = absolute + edges + self.experiment.latent.prior * size
-        return loss, {"absolute_error": absolute, "edge_error": edges, "latent_square": size}
+        divergence = 0.5 * jnp.mean(mean**2 + jnp.exp(log_variance) - 1 - log_variance)
+        total = absolute + edges + settings.latent.kl * divergence
+        metrics = {"absolute_error": absolute, "edge_error": edges, "kl": divergence}
+        if self.perceptual is not None:
+            distance = self.perceptual.distance(frozen["perceptual"], image, decoded).mean()
+            total += settings.perceptual.weight * distance
+            metrics["perceptual"] = distance
+        if settings.adversarial.weight:
+            against = self._against(params["discriminator"], image, decoded, keys, batch["step"])
+            total += settings.adversarial.weight * against.autoencoder + against.critic
+            metrics |= {"critic": against.critic, "real": against.real, "decoded": against.decoded}
+        return total, metrics
+
+    def _posterior(self, moments: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Mean and log-variance."""
+        if isinstance(self.experiment.model, TinyAutoencoderConfig) and not self.experiment.model.variational:
+            return moments, jnp.full_like(moments, 2 * np.log(self.experiment.latent.noise))
+        return tuple(jnp.split(moments, 2, axis=-1))
+
+    def _against(self, critic, image, decoded, keys, step):
+        apart = jax.vmap(lambda key: jax.random.fold_in(key, _CRITIC_STREAM))(keys)
+        return adversarial_loss(
+            lambda params, pixels: self.critic.bind(params)(pixels),
+            critic,
+            image,
+            decoded,
+            example_noise(apart, image.shape[1:]),
+            step,
+            self.experiment.adversarial,
+        )
 
     def evaluate(self, params, frozen, step: int) -> Evaluation:
-        images = _holdout_images(256, self.experiment.data.image_size)
-        decoded = _reconstruct(self.definition, params, images)
-        squared = np.mean((decoded.astype(np.float32) - images) ** 2, axis=(1, 2, 3))
-        pairs = np.stack([images[:8], decoded[:8]], axis=1).reshape(16, *images.shape[1:])
+        images = self.pictures.holdout(256)
+        if not len(images):
+            return Evaluation()
+        decoded = np.concatenate([self._reconstruct(params, part) for part in _parts(images)])
+        pairs = np.stack([images[:8], decoded[:8]], axis=1).reshape(-1, *images.shape[1:])
         return Evaluation(
-            {"val/psnr": float(np.mean(10 * np.log10(255**2 / squared)))},
+            {"val/psnr": float(psnr(images, decoded).mean()), "val/fine_detail": fine_detail(images, decoded)},
             samples=pairs,
-            prompts=("picture", "reconstruction") * 8,
+            prompts=("picture", "reconstruction") * (len(pairs) // 2),
         )
+
+    def _reconstruct(self, params, images: np.ndarray) -> np.ndarray:
+        if not hasattr(self, "_run"):
+
+            def run(params, images):
+                model = self.autoencoder.bind(params)
+                mean, _ = self._posterior(model.encode(pixels_from_bytes(images)))
+                return replicate(bytes_from_pixels(model.decode(mean)))
+
+            self._run = jax.jit(run)
+        return np.asarray(self._run(params["autoencoder"], images))
+
+    def statistics(self, params) -> LatentStatistics:
+        """Of the latents of held-out pictures, for whoever reads the exported weights."""
+        channels = self.channels
+        plain = {"mean": jnp.zeros(channels), "deviation": jnp.ones(channels)}
+        encode = jax.jit(lambda p, image: self.autoencoder.bind(p).encode(pixels_from_bytes(image)))
+        parts = [
+            sums_of_moments(plain, encode(params["autoencoder"], part)) for part in _parts(self.pictures.holdout(1024))
+        ]
+        return sum(parts[1:], parts[0]).statistics()
+
+    @property
+    def channels(self) -> int:
+        return self.experiment.model.channels
 
     def export(self, params, path: Path) -> None:
         """Writes the weights with the latents' mean and deviation a channel, as `picture_space` reads them."""
-        images = _holdout_images(1024, self.experiment.data.image_size)
-        encode = jax.jit(lambda p, image: self.definition.bind(p).encode(pixels_from_bytes(image)))
-        latent = np.concatenate([encode(params, images[i : i + 128]) for i in range(0, len(images), 128)])
+        found, model = self.statistics(params), self.experiment.model
         arrays = {
-            "weights": jax.tree.map(np.asarray, params),
-            "mean": latent.mean(axis=(0, 1, 2)),
-            "deviation": latent.std(axis=(0, 1, 2)),
+            "weights": jax.tree.map(np.asarray, params["autoencoder"]),
+            "mean": np.array(found.mean),
+            "deviation": np.array(found.deviation),
         }
-        config = {"channels": self.experiment.model.channels, "width": self.experiment.model.width}
+        config = {"channels": model.channels, "width": model.width, "variational": model.variational}
         save_weights(path, arrays, {"model": "TinyAutoencoder", "config": config})
 
 
-def _reconstruct(definition, params, images: np.ndarray) -> np.ndarray:
-    @jax.jit
-    def run(params, images):
-        model = definition.bind(params)
-        return replicate(bytes_from_pixels(model.decode(model.encode(pixels_from_bytes(images)))))
+class AutoencodeKL(Autoencode):
+    """The same of an AutoencoderKL, exported as a folder that diffusers reads, too."""
 
-    return np.concatenate([run(params, images[i : i + 64]) for i in range(0, len(images), 64)])
+    def _model(self) -> tuple[Definition, int]:
+        config = self.experiment.model
+        return autoencoder_kl(config), multiplications(config, self.experiment.data.image_size)
+
+    @property
+    def channels(self) -> int:
+        return self.experiment.model.latent_channels
+
+    def export(self, params, path: Path) -> None:
+        """Writes a new folder in the diffusers layout, with the latents' statistics."""
+        save_kl(path, self.experiment.model, params["autoencoder"], self.statistics(params))
 
 
-def _holdout_images(count: int, size: int) -> np.ndarray:
-    return np.stack([render_image(sample_spec(1, i, "holdout"), size) for i in range(count)])
+def _parts(images: np.ndarray, size: int = 64):
+    return (images[i : i + size] for i in range(0, len(images), size))
 
 
-def _multiplications(shapes: dict, size: int) -> int:
+def _tiny_multiplications(shapes: dict, size: int) -> int:
     total = 0
     for name, layer in shapes.items():
         quarter = name in ("stem", "to_pixels", "decode_block_3", "decode_block_4")

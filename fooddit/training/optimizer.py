@@ -1,10 +1,9 @@
 """AdamW with warm-up and cosine, clipping, muP learning rates and the EMA, as one optax chain; parameters in groups."""
 
-import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_type_hints
 
 import jax
 import jax.numpy as jnp
@@ -63,8 +62,9 @@ class OptimizerConfig:
     @property
     def groups(self) -> dict[str, "OptimizerConfig"]:
         """The config of each group by the name that its parameters' paths begin with; of all others under "rest"."""
-        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return {_REST: self} | {name: value for name, value in values.items() if isinstance(value, OptimizerConfig)}
+        kinds = get_type_hints(type(self))
+        names = [name for name, kind in kinds.items() if isinstance(kind, type) and issubclass(kind, OptimizerConfig)]
+        return {_REST: self} | {name: getattr(self, name) for name in names}
 
 
 class EmaState(NamedTuple):
