@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from fooddit.config import ConfigError
+from fooddit.data.catalogue import is_rendered
 from fooddit.data.pipeline import Batches, DataConfig, TextInput, doubts, open_dataset
 from fooddit.data.prepare import prepare
 from fooddit.data.tokenizer import Tokenizer, train_tokenizer
@@ -16,9 +17,8 @@ from fooddit.models.prompts import open_reader
 from fooddit.parallel.placement import local_rows, place_rows, replicate
 from fooddit.parallel.processes import from_first
 from fooddit.tasks.denoise_step import DenoiseExperiment, DenoiseStep
-from fooddit.tasks.neighbours import Neighbours, TrainingNeighbours
-from fooddit.tasks.scene_alignment import alignment, scene_prompts, scene_specs
-from fooddit.tasks.sheets import neighbour_sheet, photo_sheet, scene_sheet
+from fooddit.tasks.judges import find_judge
+from fooddit.tasks.neighbours import TrainingNeighbours
 from fooddit.training.task import Evaluation
 from fooddit.training.transfer import source_metadata
 
@@ -29,7 +29,7 @@ class Denoise(DenoiseStep):
     """The velocity (or x0) of pictures in a picture space, given captions."""
 
     def __init__(self, experiment: DenoiseExperiment, workdir: Path, saved: dict | None = None):
-        """`workdir`: a "scenes:N" source is rendered into its records folder; the report's pictures go there.
+        """`workdir`: a source such as "scenes:N" is rendered into its records folder; the report's pictures go there.
 
         `saved`: this task's metadata in the checkpoint that the run goes on from; its tokenizer is used again.
         """
@@ -38,8 +38,6 @@ class Denoise(DenoiseStep):
         self.train_set, self.holdout_set = (open_dataset(source, split, cache=cache) for split in ("train", "holdout"))
         for doubt in doubts(self.train_set, experiment.data):
             print(f"warning: {self.train_set.folder}: {doubt}", flush=True)
-        # Of all processes one reads them: on another's disk a record may be damaged.
-        self._is_scenes, self._prompts = _holdout(self.holdout_set, experiment.evaluation.samples)
         self.metadata = {
             "kind": "text_to_image",
             "frozen": self.frozen.description,
@@ -52,6 +50,7 @@ class Denoise(DenoiseStep):
         self._texts = {name: TextInput(self.reader.encodes[name], n) for name, n in self.reader.lengths.items()}
         size = experiment.data.image_size
         self.artist = Artist(experiment, self.space, self.reader, (size, size))
+        self.judge = find_judge(self.holdout_set, self.artist)
         self.neighbours = TrainingNeighbours(self.train_set, self.holdout_set, size, workdir)
         self._validate = jax.jit(self._validation_loss)
 
@@ -69,27 +68,21 @@ class Denoise(DenoiseStep):
         settings = self.experiment.evaluation
         scalars, details, images = self._validation(params, frozen), {}, {}
         samples = sheet = None
-        prompts = scene_prompts(settings.samples) if self._is_scenes else self._prompts
+        prompts = self.judge.prompts(settings.samples)
+        texts = [prompt.text for prompt in prompts]
         if prompts:
             samples = self.artist.draw(params, frozen, prompts, range(len(prompts)), batch_size=settings.batch_size)
-            neighbours = self.neighbours.find(samples, prompts) if settings.nearest else None
-            sheet = self._sheet(samples, prompts, step, neighbours)
+            neighbours = self.neighbours.find(samples, texts) if settings.nearest else None
+            sheet = self.judge.sheet(samples, step, neighbours)
             if neighbours is not None:
                 scalars |= neighbours.scalars()
                 details |= neighbours.details()
                 images["nearest_training"] = neighbours.page
-        if settings.alignment and self._is_scenes:
-            measured = alignment(self.artist, params, frozen, settings.alignment, settings.batch_size)
-            scalars |= measured.scalars()
-            details["alignment"] = measured.to_dict()
-        return Evaluation(scalars, images, samples, tuple(prompts), sheet, details)
-
-    def _sheet(self, samples: np.ndarray, prompts: list[str], step: int, neighbours: Neighbours | None):
-        if self._is_scenes:
-            return scene_sheet(samples, prompts, scene_specs(len(prompts)), step)
-        if neighbours is not None:
-            return neighbour_sheet(samples, prompts, step, neighbours.nearest, neighbours.summary)
-        return photo_sheet(samples, prompts, step)
+        if settings.alignment:
+            measured = self.judge.measure(self.artist, params, frozen, settings.alignment, settings.batch_size)
+            scalars |= measured.scalars
+            details |= measured.details
+        return Evaluation(scalars, images, samples, tuple(texts), sheet, details)
 
     def _validation_loss(self, params, frozen, batch: dict, key: jax.Array):
         t, flow = self.flow(params, self.device_batch(frozen, batch), key)
@@ -116,7 +109,7 @@ class Denoise(DenoiseStep):
 
 def _records(config: DataConfig, workdir: Path) -> str:
     """The folder of records, or its address; scenes are rendered once, at the run's size."""
-    if not config.source.startswith("scenes:"):
+    if not is_rendered(config.source):
         return config.source
     folder = workdir / f"records-{config.source.replace(':', '-')}-{config.image_size}"
     # One process of those that see the folder.
@@ -140,25 +133,3 @@ def _tokenizer(experiment: DenoiseExperiment, dataset, saved: dict | None) -> To
     captions = (caption.text for caption in dataset.captions())
     train = lambda: {"json": train_tokenizer(captions, experiment.text.vocabulary).to_json()}  # noqa: E731
     return Tokenizer.from_json(from_first(train)["json"])
-
-
-def _holdout(dataset, count: int) -> tuple[bool, list[str]]:
-    """Whether they are scenes, and prompts for samples if they are not."""
-
-    def read() -> dict:
-        first = next(iter(dataset), None)
-        scenes = first is not None and first.attributes is not None
-        return {"scenes": scenes, "prompts": [] if scenes else _prompts(dataset, count)}
-
-    return tuple(from_first(read).values())
-
-
-def _prompts(dataset, count: int) -> list[str]:
-    """The first captions of hold-out records, one a dish."""
-    chosen: dict[str, str] = {}
-    for record in dataset:
-        if len(chosen) >= count:
-            break
-        if record.captions:
-            chosen.setdefault(record.dish_id, record.captions[0].text)
-    return list(chosen.values())

@@ -4,12 +4,11 @@ import functools
 
 import numpy as np
 
-from fooddit.data.scenes import prompt, sample_spec
+from fooddit.data.scenes import LANGUAGES, prompt, sample_spec
 from fooddit.evaluation.alignment import Alignment, align
 from fooddit.evaluation.scene_reader import SceneReader, accuracy
 from fooddit.models.drawing import Artist
 
-LANGUAGES = ("en", "zh")
 # Specs of the evaluation; training's scenes come from other seeds.
 SEED = 7
 
@@ -29,7 +28,8 @@ def alignment(artist: Artist, params, frozen, count: int, batch_size: int) -> Al
     specs = scene_specs(count)
     images = artist.draw(params, frozen, scene_prompts(count), seeds=range(count), batch_size=batch_size)
     wanted = np.array([spec.indices for spec in specs])
-    return align(SceneReader().read(images), wanted, oracle_all_exact=_oracle_all_exact())
+    languages = [LANGUAGES[i % 2] for i in range(count)]
+    return align(SceneReader().read(images), wanted, languages=languages, oracle_all_exact=_oracle_all_exact())
 
 
 @functools.cache

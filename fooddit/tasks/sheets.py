@@ -2,13 +2,16 @@
 
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
 from PIL import Image
 
-from fooddit.data.scenes import ATTRIBUTES, SceneSpec, prompt
+from fooddit.data.scenes import ATTRIBUTES, SceneSpec, StyledSpec, prompt, styled_prompt
 from fooddit.evaluation.nearest import Memorisation, Nearest
 from fooddit.evaluation.sample_sheet import Note, sample_sheet
 from fooddit.evaluation.scene_reader import SceneReader
+from fooddit.evaluation.style_reader import StyleReader, recovered
+from fooddit.models.prompts import Prompt
 
 # Three columns of four: a page in landscape.
 PICTURES = 12
@@ -27,6 +30,24 @@ def scene_sheet(images: np.ndarray, prompts: Sequence[str], specs: Sequence[Scen
         f"pixels: {right} of these {len(notes)} have every attribute right.",
         notes=notes,
         english=[prompt(spec, "en") for spec in specs],
+    )
+
+
+def style_sheet(images: np.ndarray, prompts: Sequence[Prompt], wanted: Sequence[StyledSpec], step: int) -> Image.Image:
+    """The first pictures of styles never seen, each at the right of its reference, with what the reader finds wrong."""
+    images, prompts, wanted = images[:PICTURES], prompts[:PICTURES], wanted[:PICTURES]
+    found = recovered(StyleReader().read(images), wanted)
+    notes = [_style_note(*row) for row in zip(found.hue, found.texture, found.named_exact)]
+    references = [_beside(prompt.image, image) for prompt, image in zip(prompts, images)]
+    return sample_sheet(
+        np.stack(references),
+        [prompt.text for prompt in prompts],
+        title="Styles never seen in training",
+        subtitle="Left of each pair the reference: glaze and table are to be its own, all else is the text's. "
+        f"Drawn by the averaged weights after {step:,} steps, and read back from the pixels: "
+        f"{sum(found.style)} of these {len(images)} have the style, {sum(found.named_exact)} all that the text says.",
+        notes=notes,
+        english=[styled_prompt(spec, "en") for spec in wanted],
     )
 
 
@@ -55,6 +76,18 @@ def neighbour_sheet(
 
 def _drawn(step: int) -> str:
     return f"Captions of hold-out pictures, drawn by the averaged weights after {step:,} steps."
+
+
+def _beside(reference: np.ndarray | None, image: np.ndarray) -> np.ndarray:
+    if reference is None:
+        return image
+    size = image.shape[0]
+    return np.concatenate([cv2.resize(reference, (size, size), interpolation=cv2.INTER_AREA), image], axis=1)
+
+
+def _style_note(hue: bool, texture: bool, named: bool) -> Note:
+    wrong = [name for name, right in (("glaze", hue), ("table", texture), ("what the text says", named)) if not right]
+    return Note(f"not right: {', '.join(wrong)}" if wrong else "glaze, table and text right", bool(wrong))
 
 
 def _compared(wanted: Sequence[int], found: Sequence[int]) -> Note:

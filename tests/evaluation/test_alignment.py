@@ -29,6 +29,14 @@ def test_fixed_numbers():
     assert measured.chance_per_attribute["kind"] == 1 / 12 and measured.chance_per_attribute["count"] == 1 / 3
 
 
+def test_each_language_has_its_share_and_interval():
+    read = WANTED.copy()
+    read[1, 0] = (read[1, 0] + 1) % SIZES[0]
+    measured = align(read, WANTED, languages=["en", "zh", "en", "zh"], oracle_all_exact=1.0)
+    assert measured.per_language == {"en": (1.0, *wilson(2, 2)), "zh": (0.5, *wilson(1, 2))}
+    assert measured.scalars()["align/all_exact_zh"] == 0.5
+
+
 def test_the_shuffled_arm_compares_each_picture_with_another_ones_prompt():
     measured = align(WANTED, WANTED, oracle_all_exact=1.0)
     assert measured.shuffled_all_exact == 0
