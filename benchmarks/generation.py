@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 from turns import Turn
@@ -139,19 +140,19 @@ def fooddit_sampler(_, shape: str, exchange: Path):
 
     from fooddit.diffusion import ObjectiveConfig, example_keys, example_noise, sampling_times
     from fooddit.models.autoencoder import patch_positions
-    from fooddit.models.dit import DiTConfig
+    from fooddit.models.conditioning import Conditions
+    from fooddit.models.dit import Context, DiTConfig
     from fooddit.models.layers import swiglu_width
-    from fooddit.models.module import define
     from fooddit.models.picture_space import PictureSpace, SpaceConfig
-    from fooddit.models.text import TextConfig, TextFeatures
-    from fooddit.models.text_to_image import SamplingConfig, TextToImage, draw
+    from fooddit.models.text import TextConfig
+    from fooddit.models.text_to_image import SamplingConfig, define_model, draw
 
     width, depth, head_dim, tokens, context, context_width = SHAPES[shape]
     side = round(tokens**0.5)
     space = PictureSpace(SpaceConfig("builtin:scenes", 2))
     dit = DiTConfig(width=width, depth=depth, head_dim=head_dim, scan_unroll=depth)
     text = TextConfig(width=context_width, depth=1, length=context)
-    definition = define(lambda r: TextToImage(dit, text, token_features=space.features, rngs=r))
+    definition = define_model(SimpleNamespace(model=dit, text=text), None, space.features)
     # Moved everywhere: what starts at zero (outputs, tables) must count in the comparison of pictures.
     leaves, tree = jax.tree.flatten(jax.jit(definition.init)(jax.random.key(0)))
     rng = np.random.default_rng(1)
@@ -165,22 +166,24 @@ def fooddit_sampler(_, shape: str, exchange: Path):
     (exchange / "sizes.json").write_text(json.dumps({"inner": swiglu_width(width), "features": space.features}))
 
     @jax.jit
-    def run(params, features):
+    def run(params, conditions):
         return draw(
-            definition.bind(params), features, keys, positions=positions, features=space.features,
+            definition.bind(params), conditions, keys, positions=positions, features=space.features,
             objective=ObjectiveConfig("x0", TIME_FLOOR),
             sampling=SamplingConfig(steps=STEPS, guidance_scale=GUIDANCE, shift=SHIFT),
         )  # fmt: skip
 
-    features = jax.device_put(TextFeatures(**make_features(shape)))
-    encode = jax.jit(lambda params, ids, mask: definition.bind(params).encode_text(ids, mask))
+    features = make_features(shape)
+    conditions = jax.device_put(Conditions((Context(features["tokens"], features["mask"]),), features["pooled"]))
+    encode = jax.jit(lambda params, texts: definition.bind(params).conditions(texts))
+    frozen = space.load()
     decode = jax.jit(lambda frozen, values: space.decode(frozen, values, (side, side)))
     ids = np.random.default_rng(2).integers(0, text.vocabulary, size=(PICTURES, context))
     beside = {
-        "text": lambda: jax.block_until_ready(encode(params, ids, features.mask)),
-        "decode": lambda: jax.block_until_ready(decode(space.params, noise)),
+        "text": lambda: jax.block_until_ready(encode(params, {"text": ids, "text_mask": features["mask"]})),
+        "decode": lambda: jax.block_until_ready(decode(frozen, noise)),
     }
-    return lambda: np.asarray(run(params, features)), f"fooddit (jax {jax.__version__})", beside
+    return lambda: np.asarray(run(params, conditions)), f"fooddit (jax {jax.__version__})", beside
 
 
 def torch_sampler(name: str, shape: str, exchange: Path):

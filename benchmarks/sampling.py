@@ -98,7 +98,7 @@ def measure(pipe: Pipeline, sampling: SamplingConfig, num: int, oracle: float) -
     artist = pipe._artist(pipe.experiment.data.image_size)
     batches, times, began = [], [], time.perf_counter()
     for batch in artist.draw_batches(
-        pipe.params, pipe.space.params, zip(scene_prompts(num), range(num)), batch_size=BATCH, sampling=sampling
+        pipe.params, pipe.frozen, zip(scene_prompts(num), range(num)), batch_size=BATCH, sampling=sampling
     ):
         batches.append(batch)
         times.append(time.perf_counter() - began)

@@ -1,7 +1,6 @@
 """Between pictures and the tokens a diffusion model sees: pixels or latents, patches, padding, positions."""
 
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -145,15 +144,6 @@ class PictureSpace:
             grid = grid * params["deviation"] + params["mean"]
             grid = self._autoencoder.definition.bind(params["weights"]).decode(grid)
         return bytes_from_pixels(grid)
-
-    @cached_property
-    def params(self) -> dict:
-        """`load()` on one device, once."""
-        return self.load()
-
-    def encode(self, params, image: UInt8[Array, "batch height width 3"], length: int) -> Tokens:
-        """`tokens` of `moments`."""
-        return self.tokens(self.moments(params, image), length)
 
 
 def open_autoencoder(source: str) -> FrozenAutoencoder:

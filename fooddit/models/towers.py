@@ -25,16 +25,20 @@ class TowersConfig:
       t5: folder of a T5 or UMT5 encoder in the Hugging Face layout; "" none.
       t5_length: tokens of a caption for T5.
       eclip: folder of an E-CLIP, a CLIP or a SigLIP; "" none.
+      dtype: of the towers' arrays and activations.
       resampler_depth: blocks between E-CLIP's patch tokens and the `model.image_tokens` of an image prompt.
-    Both may be the name of a published shape ("umt5-xxl", "eclip-l"): it can be compiled, not trained.
+    A folder may also be the name of a published shape ("umt5-xxl", "eclip-l"): it can be compiled, not trained.
     """
 
     t5: str = ""
     t5_length: int = 256
     eclip: str = ""
+    dtype: str = "float32"
     resampler_depth: int = 1
 
     def __post_init__(self):
+        if self.dtype not in ("float32", "bfloat16"):
+            raise ValueError(f"towers.dtype: found {self.dtype!r}, expected float32 or bfloat16")
         for name in ("t5_length", "resampler_depth"):
             if getattr(self, name) < 1:
                 raise ValueError(f"towers.{name} must be at least 1, found {getattr(self, name)}")
@@ -75,11 +79,11 @@ class Towers:
         if config.t5:
             from fooddit.models.t5_folder import open_t5
 
-            opened["t5"] = open_t5(config.t5, config.t5_length)
+            opened["t5"] = open_t5(config.t5, config.t5_length, config.dtype)
         if config.eclip:
             from fooddit.models.eclip_folder import open_eclip
 
-            opened["eclip"] = open_eclip(config.eclip)
+            opened["eclip"] = open_eclip(config.eclip, config.dtype)
         self.widths = _widths(opened, image_prompts)
         self.parts = {name: part for name, part in opened.items() if name not in without}
         self.lengths = {name: part.length for name, part in self.parts.items()}
@@ -150,6 +154,6 @@ def _widths(opened: Mapping[str, Any], image_prompts: bool) -> TowerWidths:
     tokens = {name: part.length for name, part in opened.items()}
     text = {name: part.width for name, part in opened.items()}
     part = opened.get("eclip")
-    pooled = part.pooled_width if part else 0
+    pooled = part.embed if part else 0
     patches = (part.image_tokens, part.image_width) if image_prompts else (0, 0)
     return TowerWidths(tokens, text, pooled, *patches)

@@ -15,6 +15,7 @@ from configs.stage1 import get_config
 from fooddit.cli import main
 from fooddit.config import ConfigError, build
 from fooddit.data.tokenizer import train_tokenizer
+from fooddit.models.prompts import LearnedText
 from fooddit.models.text_to_image import SamplingConfig
 from fooddit.pipeline import Picture, Pipeline
 from fooddit.tasks.denoise_step import DenoiseExperiment
@@ -189,10 +190,9 @@ def test_what_the_model_does_not_read_of_a_prompt_is_said(monkeypatch):
     artist = SimpleNamespace(draw_batches=lambda *_, **__: iter([np.zeros((8, 8, 8, 3), np.uint8)]))
     monkeypatch.setattr(Pipeline, "_artist", lambda *_: artist)
     monkeypatch.setattr(Pipeline, "_shift", lambda *_: 1.0)
-    experiment = SimpleNamespace(
-        text=SimpleNamespace(length=4), data=SimpleNamespace(image_size=8), sampling=SamplingConfig()
-    )
-    pipe = Pipeline(experiment, None, train_tokenizer(["红烧肉"] * 3, 300), SimpleNamespace(params=None), "made")
+    experiment = SimpleNamespace(data=SimpleNamespace(image_size=8), sampling=SamplingConfig())
+    reader = LearnedText(4, train_tokenizer(["红烧肉"] * 3, 300))
+    pipe = Pipeline(experiment, None, None, reader, None, "made")
     with pytest.warns(UserWarning, match="reads 4 tokens of a prompt: prompt 2 has 9, 5 of them cut$"):
         pipe.stream(["红烧肉", "红烧肉" * 3])
     with pytest.raises(ValueError, match="prompt 2 has a control character"):

@@ -1,5 +1,7 @@
 """The coordinate check of muP (Yang et al. 2021, appendix D.1): activations do not grow with width in training."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,9 +9,8 @@ import optax
 import pytest
 
 from fooddit.models.dit import DiTConfig
-from fooddit.models.module import define
 from fooddit.models.text import TextConfig
-from fooddit.models.text_to_image import TextToImage
+from fooddit.models.text_to_image import define_model
 from fooddit.training.optimizer import scale_by_width, width_multiplier
 
 WIDTHS = (64, 128, 256)
@@ -17,14 +18,11 @@ WIDTHS = (64, 128, 256)
 
 def outputs_after_training(width: int, scaled: bool, steps: int = 6, learning_rate: float = 1e-3) -> list[float]:
     """Root mean square of the model's output after each Adam step on one batch."""
-    definition = define(
-        lambda r: TextToImage(
-            DiTConfig(width=width, depth=2, head_dim=32),
-            TextConfig(width=32, depth=1, vocabulary=64, length=8),
-            token_features=8,
-            rngs=r,
-        )
+    network = SimpleNamespace(
+        model=DiTConfig(width=width, depth=2, head_dim=32),
+        text=TextConfig(width=32, depth=1, vocabulary=64, length=8),
     )
+    definition = define_model(network, None, 8)
     a, b, c = jax.random.split(jax.random.key(0), 3)
     x, target = jax.random.normal(a, (16, 16, 8)), jax.random.normal(b, (16, 16, 8))
     ids, t = jax.random.randint(c, (16, 8), 1, 64), jnp.linspace(0.1, 1, 16)
@@ -32,7 +30,8 @@ def outputs_after_training(width: int, scaled: bool, steps: int = 6, learning_ra
 
     def predict(params):
         model = definition.bind(params)
-        return model(x, t, model.encode_text(ids, jnp.ones((16, 8), bool)), positions=positions)
+        conditions = model.conditions({"text": ids, "text_mask": jnp.ones((16, 8), bool)})
+        return model(x, t, conditions, positions=positions)
 
     rule = scale_by_width(definition.axes) if scaled else optax.identity()
     optimizer = optax.chain(optax.scale_by_adam(), rule, optax.scale(-learning_rate))

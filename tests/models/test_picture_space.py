@@ -17,6 +17,10 @@ def latents():
     return PictureSpace(SpaceConfig(autoencoder="builtin:scenes", patch=2))
 
 
+def encode(space, image, length):
+    return space.tokens(space.moments(space.load(), image), length)
+
+
 def noise(height, width, batch=2):
     return np.random.default_rng(0).integers(0, 256, (batch, height, width, 3), np.uint8)
 
@@ -24,25 +28,25 @@ def noise(height, width, batch=2):
 @pytest.mark.parametrize("height, width", [(32, 32), (16, 48)])
 def test_pixels_there_and_back_are_the_same_bytes(height, width):
     space, image = PictureSpace(SpaceConfig(patch=8)), noise(height, width)
-    tokens = space.encode(space.params, image, length=20)
+    tokens = encode(space, image, length=20)
     rows, columns = space.shape(height, width)
     assert (rows, columns) == (height // 8, width // 8) and space.grid == 8 and space.features == 8 * 8 * 3
     assert tokens.values.shape == (2, 20, space.features)
     assert tokens.mask.tolist() == [True] * rows * columns + [False] * (20 - rows * columns)
     assert not np.any(tokens.values[:, rows * columns :])
-    np.testing.assert_array_equal(space.decode(space.params, tokens.values, (rows, columns)), image)
+    np.testing.assert_array_equal(space.decode(space.load(), tokens.values, (rows, columns)), image)
 
 
 def test_tokens_are_row_major_with_their_positions():
     space, image = PictureSpace(SpaceConfig(patch=8)), np.zeros((1, 16, 24, 3), np.uint8)
     image[0, 8:, 16:] = 255
-    tokens = space.encode(space.params, image, length=7)
+    tokens = encode(space, image, length=7)
     assert tokens.positions[:6].tolist() == [[0, 0], [0, 1], [0, 2], [1, 0], [1, 1], [1, 2]]
     assert jnp.all(tokens.values[0, 5] == 1) and jnp.all(tokens.values[0, :5] == -1)
 
 
 def test_latents_are_standardised_and_an_eighth_of_the_size(latents, renders):
-    tokens = latents.encode(latents.params, renders, length=16)
+    tokens = encode(latents, renders, length=16)
     assert latents.grid == 16 and tokens.values.shape == (64, 16, latents.features)
     channels = np.asarray(tokens.values).reshape(-1, latents.features // 4)
     np.testing.assert_allclose(channels.mean(0), 0, atol=0.15)
@@ -50,8 +54,8 @@ def test_latents_are_standardised_and_an_eighth_of_the_size(latents, renders):
 
 
 def test_decoded_latents_look_like_the_picture(latents, renders):
-    tokens = latents.encode(latents.params, renders, length=16)
-    decoded = np.asarray(latents.decode(latents.params, tokens.values, (4, 4)))
+    tokens = encode(latents, renders, length=16)
+    decoded = np.asarray(latents.decode(latents.load(), tokens.values, (4, 4)))
     assert decoded.dtype == np.uint8 and decoded.shape == renders.shape
     assert np.mean(np.abs(decoded.astype(float) - renders)) < 15
     assert np.mean(np.abs(decoded.astype(float) - np.roll(renders, 1, axis=0))) > 30
@@ -71,7 +75,7 @@ def test_sides_that_are_not_multiples_of_a_token_are_refused(height, width):
 def test_a_picture_with_more_tokens_than_the_model_is_refused():
     space = PictureSpace(SpaceConfig(patch=8))
     with pytest.raises(ValueError, match=r"\(4, 4\) tokens is longer than the model's 15"):
-        space.encode(space.params, noise(32, 32), length=15)
+        encode(space, noise(32, 32), length=15)
 
 
 def test_bad_configs_are_refused():

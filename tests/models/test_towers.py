@@ -27,7 +27,7 @@ class Part:
 
     def __init__(self, name: str):
         self.name, self.length, self.width = name, LENGTHS[name], WIDTHS[name]
-        self.pooled_width, self.image_tokens, self.image_width, self.image_size = POOLED, PATCHES, PATCH_WIDTH, SIZE
+        self.embed, self.image_tokens, self.image_width, self.image_size = POOLED, PATCHES, PATCH_WIDTH, SIZE
         rng = np.random.default_rng(len(name))
         self.table = rng.normal(size=(50, self.width)).astype(np.float32)
         self.matrix = rng.normal(size=(48, PATCH_WIDTH)).astype(np.float32)
@@ -65,8 +65,8 @@ class Part:
 
 @pytest.fixture(autouse=True)
 def parts(monkeypatch):
-    monkeypatch.setattr("fooddit.models.t5_folder.open_t5", lambda source, length: Part("t5"))
-    monkeypatch.setattr("fooddit.models.eclip_folder.open_eclip", lambda source: Part("eclip"))
+    monkeypatch.setattr("fooddit.models.t5_folder.open_t5", lambda source, length, dtype: Part("t5"))
+    monkeypatch.setattr("fooddit.models.eclip_folder.open_eclip", lambda source, dtype: Part("eclip"))
 
 
 def config(t5="a", eclip="b", image_tokens=6):
