@@ -17,6 +17,7 @@ setup(
         "jax>=0.10.2,<0.13",
         "jaxtyping>=0.3",
         "ml_collections>=1.1",
+        "ml_dtypes>=0.5",
         "msgpack>=1.1",
         "numpy>=2.0",
         "opencv-python-headless>=4.10",

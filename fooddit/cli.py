@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from fooddit.streams import open_streams, silence
 
 COMMANDS = {
-    "prepare": ("fooddit.data.prepare_command", "a catalogue of photos (or scenes, or a TFDS builder) becomes records"),
+    "prepare": ("fooddit.prepare_command", "a catalogue of photos (or scenes, or a TFDS builder) becomes records"),
     "generate": ("fooddit.generate_command", "pictures from a checkpoint"),
     "checkpoint": ("fooddit.training.checkpoint_command", "list, verify or hash a run's checkpoints"),
     "compile": (

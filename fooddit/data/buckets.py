@@ -111,6 +111,13 @@ class Plan:
             low, high = (middle, high) if self.epoch_start(middle) <= position else (low, middle)
         return low
 
+    def shapes(self) -> np.ndarray:
+        """Height and width of each record's bucket, int64 (n, 2)."""
+        found = np.zeros((self._counts.sum(), 2), np.int64)
+        for bucket, members in zip(self._buckets, self._members, strict=True):
+            found[members] = self.table[bucket].height, self.table[bucket].width
+        return found
+
     def bucket_counts(self) -> dict[Bucket, int]:
         """Records of each bucket in use, after merging."""
         return {self.table[bucket]: int(count) for bucket, count in zip(self._buckets, self._counts, strict=True)}

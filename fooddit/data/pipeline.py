@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
-import cv2
 import numpy as np
 
-from fooddit.data.buckets import PLAN_VERSION, Bucket, Plan, bucket_table, table_hash
-from fooddit.data.captions import choose_caption
-from fooddit.data.images import fit_image
+from fooddit.data.buckets import PLAN_VERSION, Plan, bucket_table, table_hash
+from fooddit.data.examples import MakeBatch, TextInput
+from fooddit.data.feature_cache import Features
 from fooddit.data.positions import PositionBatches
-from fooddit.data.records import Dataset, Record, RecordError, open_dataset
-from fooddit.data.references import REFERENCES, ReferencePictures, reference_share
+from fooddit.data.records import Dataset, RecordError, open_dataset
+from fooddit.data.references import REFERENCES, reference_share
 
 __all__ = ["Batches", "DataConfig", "Dataset", "TextInput", "open_dataset"]
-
-# The second word of the Philox key, for the first four draws of an example and the next: they never meet those of the
-# plan, whose tags are hashes.
-_EXAMPLE_TAGS = 1, 2
-# Of tokenized captions that are kept, for each tower.
-_KEPT_BYTES = 128 << 20
 
 
 @dataclass(frozen=True)
@@ -36,7 +28,8 @@ class DataConfig:
     left and right. short, dense, dropped: odds of the caption styles and of none. reference_size: the side of the
     square reference picture that comes with each example; 0: none. references: "other", another picture of the dish
     that is no near-duplicate, where there is one; "same", the target itself, which teaches to copy (the control of an
-    experiment). threads: decoding threads. prefetch: batches kept ready. max_damaged: records that may be damaged or
+    experiment). features: a folder that `fooddit prepare --cache` wrote: what it holds is read instead of computed; ""
+    is none. threads: decoding threads. prefetch: batches kept ready. max_damaged: records that may be damaged or
     missing, for each process; others of the same shape take their place. cache: where the files of a source such as
     gs://bucket/records are copied to; "" is a folder of the user's.
     """
@@ -52,6 +45,7 @@ class DataConfig:
     dropped: float = 0.1
     reference_size: int = 0
     references: str = "other"
+    features: str = field(default="", metadata={"operational": True})
     threads: int = field(default=2, metadata={"operational": True})
     prefetch: int = field(default=4, metadata={"operational": True})
     max_damaged: int = field(default=16, metadata={"operational": True})
@@ -92,27 +86,20 @@ def doubts(dataset: Dataset, config: DataConfig) -> list[str]:
     return found
 
 
-class TextInput(NamedTuple):
-    """How a text tower reads captions: text to ids int32 (length,) and mask bool (length,). "" is no caption.
-
-    An encoder that has these two attributes will do in its place.
-    """
-
-    tokenize: Callable[[str], tuple[np.ndarray, np.ndarray]]
-    length: int
-
-
 class Batches(PositionBatches):
     """Endless batches, of each the rows that a host wants; the global order depends on the dataset, the config and the
     seed, and on no host.
 
-    Each `next` gives {"image": uint8 (b, h, w, 3), "index": int32 (b,) number of the example in the run modulo 2**31,
-    "record": int64 (b,) its record, "caption": int32 (b,) which of the record's captions was chosen, -1 for none}, and
-    of that caption for each of `tokenizers` NAME: int32 (b, length) and NAME_mask: bool (b, length). With
-    `config.reference_size` also "reference": uint8 (b, s, s, 3) and "has_reference": bool (b,), False with a black
-    picture where the dish has no other. All for the `rows` of the global batch (all of them if None): nothing else is
-    read or decoded. All examples of a global batch have one bucket's shape. Crop, flip, caption and reference are drawn
-    by Philox keyed by (seed, example number).
+    Each `next` gives, for the `rows` of the global batch (all of them if None; nothing else is read or decoded):
+    image: uint8 (b, h, w, 3), all of a global batch in one bucket's shape.
+    index, record, caption: int32, int64, int32 (b,): the example's number in the run modulo 2**31, its record, and
+      which of the record's captions was chosen, -1 for none.
+    NAME, NAME_mask: int32 and bool (b, length) of that caption, for each of `tokenizers`.
+    reference, has_reference: uint8 (b, s, s, 3), bool (b,), with `config.reference_size`: False, with a black picture,
+      where the dish has no other.
+    With `config.features`, as far as that cache goes, in place of "image" (and of a random crop: of the middle) moments
+      (b, h, w, c); in place of NAME, which stays out, NAME_features (b, length, width) and NAME_pooled (b, width).
+    Crop, flip, caption and reference are drawn by Philox keyed by (seed, example number).
 
     The whole state is `position`, the number of global batches drawn: `start=position` goes on, with any rows.
     `fingerprint` says what that number is a position in; a checkpoint keeps both. `close` ends the threads.
@@ -137,7 +124,10 @@ class Batches(PositionBatches):
         tokenizers: Mapping[str, TextInput],
         start: int = 0,
         rows: np.ndarray | None = None,
+        encoders: Mapping[str, Mapping[str, Any]] | None = None,
     ):
+        """`encoders`: for `config.features` the descriptions of the run's picture space, "space", and text towers by
+        name: features that others made are refused."""
         if not len(dataset):
             raise RecordError(f"{dataset.folder}: split {dataset.split!r} has no records")
         self._damage = dataset.damage
@@ -155,115 +145,15 @@ class Batches(PositionBatches):
         references = {"references": config.references, "reference_size": config.reference_size}
         # None where there are none: a checkpoint from before there were any goes on.
         fingerprint |= references if config.reference_size else dict.fromkeys(references)
+        features = None
+        if config.features:
+            features = Features(config.features, dataset, config, tokenizers, encoders or {})
+            features.check_shapes(self.plan.shapes())
+        fingerprint["features"] = features and features.fingerprint
         rows = np.arange(config.batch_size) if rows is None else rows
-        make = _MakeBatch(dataset, self.plan, config, tokenizers, rows)
+        make = MakeBatch(dataset, self.plan, config, tokenizers, rows, features)
         super().__init__(make, start=start, fingerprint=fingerprint, threads=config.threads, prefetch=config.prefetch)
 
     @property
     def damaged(self) -> int:
         return len(self._damage)
-
-
-class _Example(NamedTuple):
-    """The record that was taken, its number, and its picture in the bucket's shape."""
-
-    number: int
-    record: Record
-    image: np.ndarray
-
-
-class _MakeBatch:
-    """Position to the rows of a batch: a pure function, called from several threads."""
-
-    def __init__(
-        self,
-        dataset: Dataset,
-        plan: Plan,
-        config: DataConfig,
-        tokenizers: Mapping[str, TextInput],
-        rows: np.ndarray,
-    ):
-        self._dataset, self._plan, self._config, self._rows = dataset, plan, config, rows
-        self._tokenizers = {name: _remembering(name, text) for name, text in tokenizers.items()}
-        self._references = None
-        if config.reference_size:
-            options = {"seed": plan.seed, "max_damaged": config.max_damaged}
-            self._references = ReferencePictures(dataset, config.references, config.reference_size, **options)
-
-    def __call__(self, position: int) -> dict[str, np.ndarray]:
-        bucket, numbers = self._plan.batch(position)
-        numbers, first = numbers[self._rows], position * self._config.batch_size
-        draws = example_draws(self._plan.seed, first, self._config.batch_size)[self._rows]
-        records = zip(numbers.tolist(), self._dataset.read_whole(numbers), strict=True)
-        numbered = zip(records, (first + self._rows).tolist(), draws, strict=True)
-        examples = [self._example(*record, example, draw, bucket) for record, example, draw in numbered]
-        captions = [self._caption(e.record, row) for e, row in zip(examples, draws, strict=True)]
-        batch = {
-            "image": np.stack([example.image for example in examples]),
-            "index": ((first + self._rows) % 2**31).astype(np.int32),
-            "record": np.array([example.number for example in examples], np.int64),
-            "caption": np.array(captions, np.int32),
-        }
-        texts = [e.record.captions[c].text if c >= 0 else "" for e, c in zip(examples, captions, strict=True)]
-        for name, tokenize in self._tokenizers.items():
-            ids, masks = zip(*map(tokenize, texts), strict=True)
-            batch |= {name: np.stack(ids), f"{name}_mask": np.stack(masks)}
-        if self._references:
-            targets = [e.number for e in examples], [e.record for e in examples]
-            batch |= self._references(*targets, (first + self._rows).tolist(), draws[:, 4])
-        return batch
-
-    def _example(self, number: int, record: Record | None, example: int, draws: np.ndarray, bucket: Bucket) -> _Example:
-        """Of a record, or of another one in its place."""
-        image = self._image(number, record, draws, bucket)
-        others = self._plan.replacements(number, example) if image is None else iter(())
-        while image is None:
-            self._dataset.damage.check(self._config.max_damaged)
-            number = next(others, None)
-            if number is None:
-                raise RecordError(
-                    f"{self._dataset.folder}: every record of shape {bucket.width} x {bucket.height} is damaged or "
-                    "missing; copy the files again or prepare the dataset again"
-                )
-            [record] = self._dataset.read_whole([number])
-            image = self._image(number, record, draws, bucket)
-        return _Example(number, record, image)
-
-    def _caption(self, record: Record, draws: np.ndarray) -> int:
-        odds = {"short": self._config.short, "dropped": self._config.dropped}
-        return choose_caption(record.captions, (draws[0], draws[1]), **odds)
-
-    def _image(self, number: int, record: Record | None, draws: np.ndarray, bucket: Bucket) -> np.ndarray | None:
-        """None, and noted in the dataset's `damage`, for a picture that cannot be decoded."""
-        if record is None:
-            return None
-        image = self._dataset.decode(number, record, bucket.height, bucket.width)
-        if image is None:
-            return None
-        image = fit_image(image, bucket.height, bucket.width, crop=draws[2])
-        # numpy copies a mirrored view pixel by pixel, holding the GIL.
-        return cv2.flip(image, 1) if self._config.flip and draws[3] < 0.5 else image
-
-
-def example_draws(seed: int, first: int, count: int) -> np.ndarray:
-    """Eight uniform numbers in [0, 1) for each of `count` examples from number `first` on: float64 (count, 8).
-
-    Philox gives four words a counter value, and the counter is the example's number: no example depends on another.
-    The first four choose the caption's style and the caption, crop and flip; the fifth chooses the reference.
-    """
-    streams = [np.random.Philox(key=[seed, tag], counter=[first, 0, 0, 0]) for tag in _EXAMPLE_TAGS]
-    return np.concatenate([np.random.Generator(stream).random((count, 4)) for stream in streams], axis=1)
-
-
-def _remembering(name: str, text: TextInput) -> Callable[[str], tuple[np.ndarray, np.ndarray]]:
-    """A tower's `tokenize`, checked. A scene's caption or a class name comes back often."""
-
-    # The arrays are only ever copied from.
-    @functools.lru_cache(maxsize=_KEPT_BYTES // (5 * text.length + 1000))
-    def tokenize(caption: str) -> tuple[np.ndarray, np.ndarray]:
-        ids, mask = text.tokenize(caption)
-        if ids.shape != (text.length,) or mask.shape != (text.length,):
-            raise ValueError(f"the tokenizer of {name!r} gave ids of shape {ids.shape}, expected ({text.length},)")
-        return ids, mask
-
-    return tokenize

@@ -214,6 +214,11 @@ class Dataset:
             self.discard(number, f"its picture cannot be decoded: {error}", record.id)
             return None
 
+    @property
+    def shards(self) -> list[range]:
+        """The numbers of the records in each shard."""
+        return list(map(range, self._entries.starts.tolist(), self._entries.ends.tolist()))
+
     def captions(self) -> Iterator[Caption]:
         """All captions of the split, in order; what a tokenizer is trained on."""
         for record in self:

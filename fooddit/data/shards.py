@@ -1,4 +1,4 @@
-"""Shards: ArrayRecord files whose entries are read in any order, each checked against the CRC-32 it was written with."""
+"""Shards: ArrayRecord files whose entries are read in any order, each checked against the CRC-32 of its writing."""
 
 from __future__ import annotations
 

@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from fooddit.data import pipeline
-from fooddit.data.pipeline import Batches, DataConfig, TextInput, doubts, example_draws, open_dataset
+from fooddit.data.examples import MakeBatch, example_draws
+from fooddit.data.pipeline import Batches, DataConfig, TextInput, doubts, open_dataset
 from fooddit.data.records import RecordError
 from fooddit.data.tokenizer import train_tokenizer
 from tests.data.made import dataset, picture, record
@@ -72,18 +72,18 @@ def test_shapes_and_types(data, config, tokenize):
 
 @pytest.mark.parametrize("rows", [[0], [7], [2, 3], [0, 1, 6, 7], [*range(8)]])
 def test_a_host_draws_its_rows_of_the_global_batch(data, config, tokenize, rows, monkeypatch):
-    made, example = set(), pipeline._MakeBatch._example
+    read, gather = [], MakeBatch._gather
 
-    def watched(self, *a):
+    def watched(self, numbers, *a):
         # Threads of another test may still make batches ahead: of all rows.
         if self._rows.tolist() == rows:
-            made.add(a[2] % 8)
-        return example(self, *a)
+            read.append(len(numbers))
+        return gather(self, numbers, *a)
 
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline._MakeBatch, "_example", watched)
+        patch.setattr(MakeBatch, "_gather", watched)
         part = draw(data, config, tokenize, 10, rows=np.array(rows))
-    assert made == {*rows}
+    assert {*read} == {len(rows)}
     whole = draw(data, config, tokenize, 10)
     assert_same(part, [{name: array[rows] for name, array in batch.items()} for batch in whole])
 
