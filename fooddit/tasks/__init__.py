@@ -22,6 +22,7 @@ TASKS = {
     "autoencode_kl": Entry("fooddit.tasks.autoencode", "AutoencodeKLExperiment", "AutoencodeKL", "AutoencodeKL"),
     "read_scenes": Entry("fooddit.tasks.read_scenes", "ReadScenesExperiment", "ReadScenes", "ReadScenes"),
     "span_corruption": Entry("fooddit.tasks.span_corruption", "SpanExperiment", "SpanCorruption", "SpanStep"),
+    "contrastive": Entry("fooddit.tasks.contrastive", "ContrastiveExperiment", "Contrastive", "ContrastiveStep"),
     "read_styles": Entry("fooddit.tasks.read_styles", "ReadScenesExperiment", "ReadStyles", "ReadStyles"),
 }
 
