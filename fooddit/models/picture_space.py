@@ -126,7 +126,9 @@ class PictureSpace:
         missing = length - shape[0] * shape[1]
         if missing < 0:
             raise ValueError(f"a picture of {shape} tokens is longer than the model's {length}")
-        parts = jnp.split(moments.astype(jnp.float32), 2, axis=-1) if self.variational else [moments]
+        # A cache holds them as float16.
+        moments = moments.astype(jnp.float32)
+        parts = jnp.split(moments, 2, axis=-1) if self.variational else [moments]
         padded = [jnp.pad(patchify(part, patch), ((0, 0), (0, missing), (0, 0))) for part in parts]
         return Tokens(
             padded[0],

@@ -62,6 +62,7 @@ class Denoise(DenoiseStep):
             tokenizers=self._texts,
             start=position,
             rows=rows,
+            encoders=self.frozen.description,
         )
 
     def evaluate(self, params, frozen, step: int) -> Evaluation:
@@ -94,7 +95,8 @@ class Denoise(DenoiseStep):
             return {}
         mesh, size = jax.sharding.get_mesh(), self.experiment.data.batch_size
         rows = local_rows(mesh, size)
-        batches = Batches(self.holdout_set, self.experiment.data, seed=0, tokenizers=self._texts, rows=rows)
+        options = {"seed": 0, "tokenizers": self._texts, "rows": rows, "encoders": self.frozen.description}
+        batches = Batches(self.holdout_set, self.experiment.data, **options)
         count = max(self.experiment.evaluation.examples // size, 1)
         sums = np.zeros((2, TIME_BINS))
         for _ in range(count):
