@@ -11,6 +11,7 @@ from fooddit.streams import open_streams, silence
 COMMANDS = {
     "prepare": ("fooddit.prepare_command", "a catalogue of photos (or scenes, or a TFDS builder) becomes records"),
     "generate": ("fooddit.generate_command", "pictures from a checkpoint"),
+    "evaluate": ("fooddit.evaluate_command", "how good a checkpoint's pictures are: distances, fit, diversity, copies"),
     "checkpoint": ("fooddit.training.checkpoint_command", "list, verify or hash a run's checkpoints"),
     "compile": (
         "fooddit.aot.compile_command",

@@ -7,6 +7,8 @@ import numpy as np
 from jaxtyping import Float
 
 RESAMPLES = 1000
+# With fewer pictures (or prompts) resamples are mostly of one or two, and say nothing.
+LEAST = 5
 # The normal quantile of a 95 % interval.
 _Z = 1.96
 
@@ -16,14 +18,14 @@ class Estimate:
     """A measured number with its 95 % interval.
 
     Attributes:
-      low, high: of what as many pictures give on average, bias included.
+      low, high: of what as many pictures give on average, bias included; None with fewer than five.
       n: what was resampled (pictures, or prompts where one has several pictures).
       bias: how much of `value` comes from having so few of them, where that is estimated; None else.
     """
 
     value: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     n: int
     bias: float | None = None
 
@@ -52,10 +54,13 @@ def mean_estimate(
     if not len(values):
         raise ValueError("found no value, expected at least one to take a mean of")
     groups = np.arange(len(values)) if groups is None else np.asarray(groups)
+    count = len(np.unique(groups))
+    if count < LEAST:
+        return Estimate(float(values.mean()), None, None, count)
     counts = resample(groups, RESAMPLES, seed)
     means = counts @ values / counts.sum(axis=1)
     low, high = np.quantile(means, (0.025, 0.975))
-    return Estimate(float(values.mean()), float(low), float(high), len(np.unique(groups)))
+    return Estimate(float(values.mean()), float(low), float(high), count)
 
 
 def distance_estimate(value: float, resampled: Float[np.ndarray, " resamples"], n: int, *, biased: bool) -> Estimate:
@@ -65,6 +70,10 @@ def distance_estimate(value: float, resampled: Float[np.ndarray, " resamples"], 
     would be. Its values' quantiles would lie beside the value; their spread is what a second draw would show. What they
     lie beside it by is an estimate of what the value itself owes to the number of pictures (`bias`).
     """
+    # Resamples of one picture alone have no pair, and no distance.
+    resampled = resampled[np.isfinite(resampled)]
+    if n < LEAST:
+        return Estimate(value, None, None, n)
     reach = _Z * float(np.std(resampled, ddof=1))
     bias = float(np.mean(resampled)) - value if biased else None
     return Estimate(value, value - reach, value + reach, n, bias)

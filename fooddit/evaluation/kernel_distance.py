@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 # Rows of a kernel matrix that are in memory at once.
 _BLOCK = 1024
@@ -19,10 +19,10 @@ def polynomial(x: Float[np.ndarray, "n features"], y: Float[np.ndarray, "m featu
 
 @dataclass(frozen=True)
 class KernelSums:
-    """Sums of a kernel over pairs of pictures, one for each resample: `same` counts a picture paired with itself.
+    """Sums of a kernel over pairs of pictures, one for each resample, of which some are of one label.
 
     Attributes:
-      all: over all pairs; same: over pairs of a picture with itself; pairs, same_pairs: how many those are.
+      all: over all pairs; same: over those of one label; pairs, same_pairs: how many there are.
     """
 
     all: Float[np.ndarray, " resamples"]
@@ -36,8 +36,9 @@ class KernelSums:
 
     @property
     def mean_of_different(self) -> Float[np.ndarray, " resamples"]:
-        """Without pairs of a picture with itself, of which a resample has more than the set that it comes from."""
-        return (self.all - self.same) / (self.pairs - self.same_pairs)
+        """Over pairs of two labels; NaN where there is none."""
+        pairs = self.pairs - self.same_pairs
+        return np.divide(self.all - self.same, pairs, out=np.full_like(pairs, np.nan), where=pairs > 0)
 
 
 def kernel_distance(
@@ -59,15 +60,21 @@ def resampled_kernel_distance(
     x_counts: Float[np.ndarray, "resamples n"],
     y_counts: Float[np.ndarray, "resamples m"],
     kernel: Kernel = polynomial,
+    labels: tuple[Int[np.ndarray, " n"], Int[np.ndarray, " m"]] | None = None,
 ) -> Float[np.ndarray, " resamples"]:
     """`kernel_distance` of each pair of resampled sets, which have picture i `counts[i]` times.
 
     A picture that was taken twice is not paired with itself: its likeness to itself says nothing of the set.
+
+    Args:
+      labels: of the dishes, where both sets are of the same ones: two pictures of one dish are no independent draws,
+        and the estimate is over pairs of two dishes (with pairs of one it would be too small).
     """
     check(x, y)
-    within_x = kernel_sums(x, x, x_counts, x_counts, kernel).mean_of_different
-    within_y = kernel_sums(y, y, y_counts, y_counts, kernel).mean_of_different
-    return within_x + within_y - 2 * kernel_sums(x, y, x_counts, y_counts, kernel).mean
+    of_x, of_y = (np.arange(len(x)), np.arange(len(y))) if labels is None else labels
+    within_x = kernel_sums(x, x, x_counts, x_counts, kernel, (of_x, of_x)).mean_of_different
+    within_y = kernel_sums(y, y, y_counts, y_counts, kernel, (of_y, of_y)).mean_of_different
+    return within_x + within_y - 2 * kernel_sums(x, y, x_counts, y_counts, kernel, labels).mean_of_different
 
 
 def kernel_sums(
@@ -76,23 +83,23 @@ def kernel_sums(
     x_counts: Float[np.ndarray, "resamples n"],
     y_counts: Float[np.ndarray, "resamples m"],
     kernel: Kernel,
+    labels: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> KernelSums:
     """Sums of kernel(x_i, y_j) * x_counts_i * y_counts_j for all resamples in one pass, a block of the matrix at once.
 
-    `same` is of pairs i = j where x is y (the same array), else zero.
+    `labels`: of x and of y; without them no pair is of one label.
     """
-    itself = x is y
     x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
     total = np.zeros(len(x_counts))
     same, same_pairs = np.zeros_like(total), np.zeros_like(total)
     for start in range(0, len(x), _BLOCK):
         rows = slice(start, start + _BLOCK)
-        block = kernel(x[rows], y)
-        total += np.einsum("rn,rn->r", x_counts[:, rows] @ block, y_counts)
-        if itself:
-            squares = x_counts[:, rows] * y_counts[:, rows]
-            same += squares @ block[np.arange(len(block)), np.arange(start, start + len(block))]
-            same_pairs += squares.sum(axis=1)
+        block, counts = kernel(x[rows], y), x_counts[:, rows]
+        total += np.einsum("rn,rn->r", counts @ block, y_counts)
+        if labels is not None:
+            one_label = labels[0][rows, None] == labels[1][None]
+            same += np.einsum("rn,rn->r", counts @ np.where(one_label, block, 0), y_counts)
+            same_pairs += np.einsum("rn,rn->r", counts @ one_label, y_counts)
     return KernelSums(total, same, x_counts.sum(axis=1) * y_counts.sum(axis=1), same_pairs)
 
 

@@ -1,7 +1,7 @@
 """Does a model draw, or remember? The distance from its pictures to the nearest training picture."""
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 import cv2
@@ -72,7 +72,9 @@ class Memorisation:
         return asdict(self)
 
 
-def nearest_training(images: UInt8[np.ndarray, "n height width 3"], dataset: Dataset) -> list[Nearest]:
+def nearest_training(
+    images: UInt8[np.ndarray, "n height width 3"], dataset: Dataset, looked_at: Callable[[int], None] | None = None
+) -> list[Nearest]:
     """For each picture the nearest record of `dataset`, cut to the pictures' shape as in training.
 
     Pictures are compared as 32 x 32 RGB, by their root mean square difference, at five crops of a record of another
@@ -82,7 +84,7 @@ def nearest_training(images: UInt8[np.ndarray, "n height width 3"], dataset: Dat
     hold-out pictures, and at the pictures themselves.
 
     Every record is decoded once; memory is that of 256 records, however many there are (float32). Records that are
-    damaged or missing are left out.
+    damaged or missing are left out. `looked_at` is told of so many records more, as they are compared.
 
     Raises:
       ValueError: a dataset without a whole record.
@@ -93,6 +95,8 @@ def nearest_training(images: UInt8[np.ndarray, "n height width 3"], dataset: Dat
     index, crop = np.zeros(len(images), np.int64), np.zeros(len(images))
     for block in _blocks(dataset, images.shape[1:3]):
         compared += len(block.numbers)
+        if looked_at is not None:
+            looked_at(len(block.numbers))
         found = _distances(wanted, block)
         by_record = found.min(axis=2)
         (closer,) = np.nonzero(by_record.min(axis=1) < nearest[:, 0])

@@ -104,12 +104,12 @@ details > :not(summary) { margin-top: 20px; }
 """
 
 
-def page(title: str, subtitle: str, sections: list[str]) -> str:
-    """A whole HTML document around sections that are HTML already; title and subtitle are text."""
+def page(title: str, subtitle: str, sections: list[str], style: str = "") -> str:
+    """A whole HTML document around sections that are HTML already; title and subtitle are text, `style` more CSS."""
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{html.escape(title)}</title><style>{_STYLE}</style></head><body><main>"
+        f"<title>{html.escape(title)}</title><style>{_STYLE}{style}</style></head><body><main>"
         f"<header><h1>{html.escape(title)}</h1><p>{html.escape(subtitle)}</p></header>\n"
         + "\n".join(filter(None, sections))
         + "\n</main></body></html>\n"

@@ -51,6 +51,22 @@ def test_a_picture_that_was_taken_twice_is_not_paired_with_itself():
     assert found == pytest.approx(expected)
 
 
+def test_pictures_of_the_same_dishes_are_compared_over_pairs_of_two_dishes():
+    """Pictures that follow their dishes' photos, from the same distribution: zero on average, and below it with pairs
+    of one dish."""
+    rng = np.random.default_rng(3)
+    labels, ones = np.arange(12), np.ones((1, 12))
+    values = []
+    for _ in range(600):
+        dishes = rng.normal(size=(12, 4))
+        x, y = (dishes + 0.3 * rng.normal(size=(12, 4)) for _ in range(2))
+        both = resampled_kernel_distance(x, y, ones, ones, labels=(labels, labels)), kernel_distance(x, y)
+        values.append([float(both[0][0]), both[1]])
+    apart, together = np.mean(values, axis=0)
+    error = np.std(values, axis=0)[0] / 600**0.5
+    assert abs(apart) < 3 * error and together < -10 * error
+
+
 def test_sets_that_cannot_be_compared_are_refused():
     x, y = feature_sets("alike")
     with pytest.raises(ValueError, match="found 1 and 200 pictures, expected at least 2"):
