@@ -21,10 +21,10 @@ def get_config(variant: str = "full"):
         config.checkpoint.every = config.evaluate_every = 2500
         return config
     config.model.vocabulary, config.model.scan_unroll = 1024, 3
-    config.train.steps = 800
+    config.train.steps = 1000
     config.optimizer.learning_rate, config.optimizer.ema = 3e-3, 0.99
-    config.evaluate_every = 400
-    config.checkpoint.every = 200
+    config.evaluate_every = 500
+    config.checkpoint.every = 250
     if variant == "tiny":
         config.data.source = "scenes:32"
         config.data.batch_size = 8

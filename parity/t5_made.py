@@ -34,7 +34,7 @@ KINDS = {
 }
 LENGTH = 20
 LENGTHS = (20, 7, 1)
-_WORDS = ["<pad>", "</s>", "<unk>", "▁", "a", "bowl", "of", "noodles", "面", "条", "▁a", "▁bowl", "▁of", "▁noodles"]
+WORDS = ["<pad>", "</s>", "<unk>", "▁", "a", "bowl", "of", "noodles", "面", "条", "▁a", "▁bowl", "▁of", "▁noodles"]
 
 
 def sources(config: T5Config) -> dict:
@@ -61,7 +61,7 @@ def write(path, kind: str, *, shard_bytes: int = 5 << 30, **options):
     model_type, config = KINDS[kind]
     settings = t5_settings(config) | {"model_type": model_type}
     save_folder(path, settings, sources(config), weights(config, **options), shard_bytes=shard_bytes)
-    words = tokenizers.Tokenizer(models.Unigram([(word, -1.0) for word in _WORDS], unk_id=2))
+    words = tokenizers.Tokenizer(models.Unigram([(word, -1.0) for word in WORDS], unk_id=2))
     words.pre_tokenizer = pre_tokenizers.Metaspace()
     words.add_special_tokens(["<pad>", "</s>", "<unk>"])
     words.save(str(path / TOKENIZER))

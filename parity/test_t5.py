@@ -13,10 +13,13 @@ import torch
 import transformers
 from transformers.models.t5.modeling_t5 import T5Attention as TorchAttention
 
+from fooddit.config import build
+from fooddit.data.scenes import prompt, sample_spec
 from fooddit.models.module import define
 from fooddit.models.t5 import T5Config, relative_buckets
 from fooddit.models.t5_decoder import T5
 from fooddit.models.t5_folder import open_t5
+from fooddit.tasks.span_corruption import SpanCorruption, SpanExperiment
 from parity import t5_made
 
 GOLDEN = Path(__file__).parents[1] / "tests/models/golden/t5.npz"
@@ -109,6 +112,34 @@ def test_bfloat16_stands_where_float16_overflows(tmp_path, kind):
     # The reference's residual stream is bfloat16, ours float32.
     assert error(ours(folder, "bfloat16")) < min(0.02, error(theirs(folder, kind, torch.bfloat16)))
     np.testing.assert_allclose(ours(folder), expected, atol=2e-5)
+
+
+@pytest.mark.parametrize("own_bias, kind", [(True, "umt5"), (False, "t5")])
+def test_a_folder_of_ours_is_read_by_transformers(tmp_path, own_bias, kind):
+    """What `main.py --config=configs/t5.py --export` writes: token ids and features, in Chinese and English."""
+    model = {
+        "vocabulary": 800,
+        "width": 32,
+        "depth": 2,
+        "decoder_depth": 1,
+        "heads": 2,
+        "bias_in_every_layer": own_bias,
+    }
+    values = {"task": "span_corruption", "model": model, "data": {"source": "scenes:16"}}
+    task = SpanCorruption(build(SpanExperiment, values))
+    task.export(jax.device_get(task.init(jax.random.key(3))), tmp_path / "t5")
+    encoder = open_t5(str(tmp_path / "t5"), 40, "float32")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "t5")
+    captions = [prompt(sample_spec(9, i), language) for i in range(3) for language in ("en", "zh")] + ["龘 crêpe  🍅"]
+    given = tokenizer(captions, padding="max_length", truncation=True, max_length=40, return_tensors="pt")
+    ids, mask = (np.stack(x) for x in zip(*map(encoder.tokenize, captions)))
+    np.testing.assert_array_equal(ids, given["input_ids"].numpy())
+    np.testing.assert_array_equal(mask, given["attention_mask"].numpy() == 1)
+    assert [tokenizer.decode(row, skip_special_tokens=True) for row in ids][-1] == "龘crêpe 🍅"
+    with torch.no_grad():
+        expected = ENCODERS[kind].from_pretrained(tmp_path / "t5").eval()(**given).last_hidden_state.numpy()
+    found = jax.jit(lambda params: encoder.bind(params)(ids, mask))(encoder.load())
+    np.testing.assert_allclose(np.asarray(found)[mask], expected[mask], atol=1e-5)
 
 
 if __name__ == "__main__":

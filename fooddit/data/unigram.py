@@ -63,14 +63,27 @@ def _piece_counts(texts: Sequence[str], size: int) -> dict[str, float]:
     """At most `size` pieces, and how often each is needed; those on the way to longer ones may be needed never."""
     pairs = tokenizers.Tokenizer(models.BPE())
     pairs.normalizer, pairs.pre_tokenizer = _normalizer(), _pre_tokenizer()
-    # Rare characters are left to the bytes.
-    trainer = trainers.BpeTrainer(vocab_size=size, limit_alphabet=size // 2, min_frequency=2, show_progress=False)
+    # Rare characters are left to the bytes. The library's own limit draws lots among those that are equally rare.
+    characters = Counter()
+    for text in texts:
+        for piece, _ in pairs.pre_tokenizer.pre_tokenize_str(pairs.normalizer.normalize_str(text)):
+            characters.update(piece)
+    alphabet = sorted(characters, key=lambda c: (-characters[c], c))[: size // 2]
+    trainer = trainers.BpeTrainer(
+        vocab_size=size,
+        initial_alphabet=alphabet,
+        limit_alphabet=len(alphabet),
+        min_frequency=2,
+        show_progress=False,
+    )
     pairs.train_from_iterator(texts, trainer)
-    counts = Counter(dict.fromkeys(pairs.get_vocab(), 0))
+    counts = dict.fromkeys(pairs.get_vocab(), 0.1)
     for start in range(0, len(texts), 1024):
         for found in pairs.encode_batch_fast(list(texts[start : start + 1024])):
-            counts.update(found.tokens)
-    return {piece: count + 0.1 for piece, count in counts.items()} or {"▁": 1.0}
+            for piece in found.tokens:
+                if piece in counts:  # A character that is none is an empty token.
+                    counts[piece] += 1
+    return counts or {"▁": 1.0}
 
 
 def _normalizer() -> normalizers.Normalizer:

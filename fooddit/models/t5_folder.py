@@ -209,10 +209,10 @@ class _Words:
 def _conversion(folder: Path) -> str:
     """What to do about a tokenizer that is not there."""
     if (folder / "spiece.model").is_file():
-        script = f"A.from_pretrained('{folder}').save_pretrained('{folder}')"
+        script = f"T.from_pretrained('{folder}').save_pretrained('{folder}')"
         return (
             "it has spiece.model only. Convert it once, where transformers and sentencepiece are installed: "
-            f'python -c "from transformers import AutoTokenizer as A; {script}"'
+            f'python -c "from transformers import T5Tokenizer as T; {script}"'
         )
     return (
         "copy the tokenizer.json that was published with these weights into the folder (of a pipeline it is in the "
