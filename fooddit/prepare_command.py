@@ -68,9 +68,11 @@ def _prepare(args: argparse.Namespace):
 def _cache(args: argparse.Namespace):
     from fooddit.caching.command import cache
     from fooddit.config_file import read_experiment
+    from fooddit.parallel.compilation_cache import keep_compiled_programs
 
     if given := [f"--{name}" for name, unset in _OF_PICTURES.items() if getattr(args, name) != unset]:
         raise ValueError(f"{', '.join(given)}: with --cache the records are there already; leave it away")
+    keep_compiled_programs()
     return cache(args.source, args.out, read_experiment(args.config_flags), text=args.text)
 
 

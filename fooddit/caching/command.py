@@ -11,7 +11,6 @@ from fooddit.data.records import open_dataset
 from fooddit.models.latent_statistics import save_statistics
 from fooddit.models.picture_space import PictureSpace
 from fooddit.models.towers import Towers
-from fooddit.parallel.compilation_cache import keep_compiled_programs
 
 
 def cache(source: str, out: str, experiment: Any, *, text: bool) -> Summary:
@@ -37,7 +36,6 @@ def cache(source: str, out: str, experiment: Any, *, text: bool) -> Summary:
         raise ConfigError(
             "--cache: there is nothing to compute, config.space.autoencoder is 'pixels' and --text is off"
         )
-    keep_compiled_programs()
     summary = build_cache(source, out, experiment.data, device_encoders(space, towers))
     if space is not None:
         summary.notes.append(_keep_statistics(space, source, experiment.data, summary))

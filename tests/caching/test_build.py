@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +19,8 @@ from fooddit.data.records import open_dataset
 from tests.caching import fakes
 from tests.data.faults import made_dataset
 from tests.data.made import dataset, record
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +94,7 @@ def test_a_stream_is_added_to_others(folder, whole, tmp_path):
 
 def test_a_killed_run_goes_on_with_what_is_missing(folder, whole, tmp_path):
     out, mark = tmp_path / "c", tmp_path / "mark"
-    child = subprocess.Popen([sys.executable, "-m", "tests.caching.fakes", folder, out, mark])
+    child = subprocess.Popen([sys.executable, "-m", "tests.caching.fakes", folder, out, mark], cwd=ROOT)
     while not mark.exists():
         assert child.poll() is None
         time.sleep(0.05)
