@@ -1,0 +1,105 @@
+import jax
+import numpy as np
+import pytest
+
+from fooddit.data.records import RecordError, open_dataset
+from fooddit.models.autoencoder import pixels_from_bytes
+from fooddit.models.latent_statistics import (
+    LatentStatistics,
+    load_statistics,
+    measure,
+    save_statistics,
+    sums_of_moments,
+)
+from fooddit.models.picture_space import PictureSpace, SpaceConfig
+from parity import autoencoders_made as made
+from tests.data.made import dataset, picture, record
+
+
+@pytest.fixture(scope="module")
+def space(tmp_path_factory):
+    folder = made.write_kl(tmp_path_factory.mktemp("kl") / "plain", "plain", made.kl_shapes("plain"))
+    return PictureSpace(SpaceConfig(str(folder), patch=1))
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("records")
+    dataset(folder, [record(i) for i in range(7)])
+    return open_dataset(folder, "train")
+
+
+def test_statistics_are_those_of_samples_of_the_latents(space, records):
+    params = space.load()
+    found = measure(space, params, records, size=32, batch_size=3).statistics()
+    model = space._autoencoder.definition.bind(params["weights"])
+    moments = np.asarray(model.encode(pixels_from_bytes(np.stack([picture(i, 32, 32) for i in range(7)]))), np.float64)
+    mean, spread = moments[..., :4].reshape(-1, 4), np.exp(moments[..., 4:]).reshape(-1, 4)
+    assert found.pictures == 7
+    np.testing.assert_allclose(found.mean, mean.mean(0), atol=1e-5)
+    np.testing.assert_allclose(found.deviation, np.sqrt(mean.var(0) + spread.mean(0)), rtol=1e-5)
+    # The posterior's own spread matters here: means alone would give something else.
+    assert np.abs(np.array(found.deviation) / mean.std(0) - 1).max() > 0.01
+
+
+def test_shares_of_the_records_add_up(space, records):
+    params = space.load()
+    whole = measure(space, params, records, size=32)
+    parts = [measure(space, params, records, size=32, indices=range(i, 7, 3), batch_size=2) for i in range(3)]
+    total = parts[0] + parts[1] + parts[2]
+    assert (total.positions, total.pictures) == (whole.positions, whole.pictures) == (7 * 16, 7)
+    np.testing.assert_allclose(total.first, whole.first, rtol=1e-5)
+    np.testing.assert_allclose(total.second, whole.second, rtol=1e-5)
+
+
+def test_a_space_with_measured_statistics_has_standardised_latents(space, records):
+    found = measure(space, space.load(), records, size=32).statistics()
+    other = PictureSpace(space.config, found)
+    assert other.description == space.description | {"statistics": found.to_dict()}
+    assert LatentStatistics.from_dict(other.description["statistics"]) == found
+    params, image = other.load(), np.stack([picture(i, 32, 32) for i in range(7)])
+    moments = other.moments(params, image)
+    again = sums_of_moments({"mean": np.zeros(4), "deviation": np.ones(4)}, moments).statistics()
+    np.testing.assert_allclose(again.mean, 0, atol=1e-5)
+    np.testing.assert_allclose(again.deviation, 1, atol=1e-5)
+    # Whatever the scale, the pictures are the same.
+    tokens, plain = other.tokens(moments, 16).values, space.tokens(space.moments(space.load(), image), 16).values
+    decoded = [np.asarray(s.decode(s.load(), values, (4, 4)), int) for s, values in ((other, tokens), (space, plain))]
+    assert np.abs(decoded[0] - decoded[1]).max() <= 1
+    with pytest.raises(ValueError, match="statistics of 2 channels for an autoencoder of 4"):
+        PictureSpace(space.config, LatentStatistics((0.0, 0.0), (1.0, 1.0), 1))
+
+
+def test_they_are_kept_with_the_dataset_by_autoencoder_and_size(space, tmp_path):
+    first, second = LatentStatistics((0.0,), (1.0,), 3), LatentStatistics((1.0,), (2.0,), 4)
+    assert load_statistics(tmp_path, space, 32, "abc") is None
+    save_statistics(tmp_path, space, 32, first, "abc")
+    save_statistics(tmp_path, space, 64, second, "abc")
+    assert load_statistics(tmp_path, space, 32, "abc") == first
+    assert load_statistics(tmp_path, space, 64, "abc") == second
+    assert load_statistics(tmp_path, PictureSpace(SpaceConfig("builtin:scenes", 1)), 32, "abc") is None
+    with pytest.raises(RecordError, match="measured on a dataset abc, this one is def; delete the file"):
+        load_statistics(tmp_path, space, 32, "def")
+    (tmp_path / "latent_statistics.json").write_text("{")
+    with pytest.raises(RecordError, match="not JSON"):
+        load_statistics(tmp_path, space, 32, "abc")
+
+
+def test_damaged_pictures_are_left_out(space, tmp_path):
+    import dataclasses
+
+    rows = [record(0), dataclasses.replace(record(1), image=b"no picture"), record(2)]
+    dataset(tmp_path, rows)
+    sums = measure(space, space.load(), open_dataset(tmp_path, "train"), size=32, batch_size=2)
+    assert sums.pictures == 2
+
+
+def test_what_cannot_be_measured_is_refused(space, records):
+    pixels = PictureSpace(SpaceConfig())
+    with pytest.raises(ValueError, match="pixels, which have no latents to measure"):
+        measure(pixels, pixels.load(), records, size=32)
+    with pytest.raises(ValueError, match="no pictures to measure"):
+        measure(space, space.load(), records, size=32, indices=[]).statistics()
+    constant = jax.numpy.zeros((2, 4, 4, 2))
+    with pytest.raises(ValueError, match=r"latent channels \[0\] are constant"):
+        sums_of_moments({"mean": np.zeros(2), "deviation": np.ones(2)}, constant.at[0, ..., 1].set(1.0)).statistics()
