@@ -6,6 +6,7 @@ transformers saved itself, and ours with seeded weights, whose outputs the suite
 """
 
 import os
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -13,9 +14,10 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 from transformers.models.siglip2.image_processing_pil_siglip2 import convert_image_to_patches
 
-from fooddit.models.eclip_folder import open_eclip
+from fooddit.models.eclip_folder import PublishedTokenizer, open_eclip
 from tests.models.eclip_cases import CASES, GOLDEN, inputs, write
 
 MODELS = {"clip": "CLIPModel", "siglip": "SiglipModel", "siglip2": "Siglip2Model"}
@@ -121,6 +123,26 @@ def test_seeded_weights_and_the_golden_file(name, tmp_path):
     golden = np.load(GOLDEN / f"eclip-{name}.npz")
     for key, value in kept.items():
         close(golden[key], value, key)
+
+
+@pytest.mark.skipif("FOODDIT_TOKENIZERS" not in os.environ, reason="FOODDIT_TOKENIZERS is not set")
+def test_the_tokenizer_of_clip(tmp_path):
+    """Made of CLIP's own merges, as transformers writes it."""
+    lines = Path(os.environ["FOODDIT_TOKENIZERS"], "clip_merges.txt").read_text(encoding="utf-8").splitlines()
+    merges = [tuple(line.split()) for line in lines[1:48895]]
+    letters = list(bytes_to_unicode().values())
+    words = [*letters, *(f"{letter}</w>" for letter in letters), *("".join(pair) for pair in merges)]
+    vocabulary = {word: i for i, word in enumerate([*words, "<|startoftext|>", "<|endoftext|>"])}
+    theirs = transformers.CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=77)
+    theirs.save_pretrained(tmp_path)
+    ours = PublishedTokenizer(tmp_path / "tokenizer.json", {"model_type": "clip"})
+    texts = ["A photo of Kung Pao chicken, it's hot!", "两只饺子", "crème brûlée  \n x2", "noodles " * 90, "."]
+    expected = theirs(texts, padding="max_length", truncation=True, max_length=77)
+    assert expected["input_ids"][0][:3] == [49406, 320, 1125]
+    for text, ids, mask in zip(texts, expected["input_ids"], expected["attention_mask"]):
+        found, seen = ours.encode(text, 77)
+        assert found.tolist() == ids and seen.tolist() == [bool(m) for m in mask]
+    assert ours.count("noodles " * 90) == 92 and not ours.encode("", 77)[1].any()
 
 
 def test_padded_patches_of_siglip_2(tmp_path):

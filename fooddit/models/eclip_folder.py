@@ -1,7 +1,6 @@
 """E-CLIP from a folder: our own exported one, or a published CLIP, SigLIP or SigLIP 2 in the Hugging Face layout."""
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,12 @@ from fooddit.data.tokenizer import Tokenizer
 from fooddit.models.clip_tables import PUBLISHED
 from fooddit.models.eclip import Eclip
 from fooddit.models.eclip_config import SIZES, EclipConfig
-from fooddit.models.module import Definition, define
-from fooddit.models.tensors import Source, TensorError, TensorFolder, load_tree, save_folder
+from fooddit.models.module import define
+from fooddit.models.own_names import own_sources
+from fooddit.models.tensors import TensorError, TensorFolder, load_tree, save_folder
 
 OURS = "fooddit_eclip"
 TOKENIZER = "tokenizer.json"
-Tokenize = Callable[[str], tuple[np.ndarray, np.ndarray]]
 
 
 class EclipEncoder:
@@ -36,11 +35,11 @@ class EclipEncoder:
 
     def __init__(self, source: str, config: EclipConfig, dtype: str, folder: TensorFolder | None = None, sources=None):
         self.config = replace(config, dtype=dtype)
-        self._source, self._folder, self._sources, self._tokenize = source, folder, sources, None
+        self._source, self._folder, self._sources, self._reader = source, folder, sources, None
         definition = define(lambda rngs: Eclip(self.config, rngs=rngs))
         self.axes, self.bind = definition.axes, definition.bind
         self.shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype), definition.shapes)
-        self.description = {"eclip": source, "fingerprint": folder.fingerprint if folder else None}
+        self.description = {"eclip": source, "dtype": dtype, "fingerprint": folder.fingerprint if folder else None}
         self.length, self.width, self.embed = config.text.length, config.text.width, config.embed
         self.image_size, self.image_tokens = config.image.image_size, config.image.tokens
         self.image_width, self.mean, self.deviation = config.image.width, config.image.mean, config.image.deviation
@@ -55,9 +54,16 @@ class EclipEncoder:
 
     def tokenize(self, text: str) -> tuple[np.ndarray, np.ndarray]:
         """Ids int32 (length,) and mask bool (length,), False at padding. ConfigError as from `load`."""
-        if self._tokenize is None:
-            self._tokenize = _tokenizer(self._found(), self.config.text.length)
-        return self._tokenize(text)
+        return self._tokenizer().encode(text, self.length)
+
+    def count(self, text: str) -> int:
+        """How many tokens a text has, before any is cut; those that mark its start and end among them."""
+        return self._tokenizer().count(text)
+
+    def _tokenizer(self):
+        if self._reader is None:
+            self._reader = _open_tokenizer(self._found())
+        return self._reader
 
     def _found(self) -> TensorFolder:
         if self._folder is None:
@@ -86,7 +92,7 @@ def open_eclip(source: str, dtype: str = "float32") -> EclipEncoder:
     if kind == OURS:
         values = {name: value for name, value in folder.config.items() if name != "model_type"}
         config = build(EclipConfig, values, f"{folder.path / 'config.json'}")
-        return EclipEncoder(source, config, dtype, folder, own_sources(define(lambda r: Eclip(config, rngs=r))))
+        return EclipEncoder(source, config, dtype, folder, own_sources(define(lambda r: Eclip(config, rngs=r)).shapes))
     if kind in PUBLISHED:
         config, sources = PUBLISHED[kind](folder.config, _preprocessing(folder.path))
         return EclipEncoder(source, config, dtype, folder, sources)
@@ -106,25 +112,8 @@ def save_eclip(path: str | Path, config: EclipConfig, params: Any, tokenizer: To
     """
     definition = define(lambda rngs: Eclip(config, rngs=rngs))
     described = {"model_type": OURS, **to_dict(config)}
-    save_folder(path, described, own_sources(definition), params, dtype=dtype)
+    save_folder(path, described, own_sources(definition.shapes), params, dtype=dtype)
     tokenizer.save(Path(path) / TOKENIZER)
-
-
-def own_sources(definition: Definition) -> Any:
-    """Where `save_eclip` puts each leaf."""
-
-    def source(path, leaf) -> Source:
-        names = [key.key for key in path]
-        axes = None
-        if names[-1] == "kernel":
-            names[-1], axes = "weight", (1, 0)
-        if "blocks" not in names:
-            return Source(".".join(names), axes)
-        place = names.index("blocks") + 1
-        layers = range(leaf.shape[0])
-        return Source(tuple(".".join([*names[:place], str(i), *names[place:]]) for i in layers), axes)
-
-    return jax.tree.map_with_path(source, definition.shapes)
 
 
 def _preprocessing(folder: Path) -> dict:
@@ -136,25 +125,22 @@ def _preprocessing(folder: Path) -> dict:
     return {}
 
 
-def _tokenizer(folder: TensorFolder, length: int) -> Tokenize:
+def _open_tokenizer(folder: TensorFolder) -> "Tokenizer | PublishedTokenizer":
     path = folder.path / TOKENIZER
     if not path.is_file():
         raise TensorError(
             f"{path}: no such file; write it with transformers: AutoTokenizer.from_pretrained(...).save_pretrained(...)"
         )
-    if folder.config["model_type"] == OURS:
-        own = Tokenizer.load(path)
-        return lambda text: own.encode(text, length)
-    return PublishedTokenizer(path, folder.config, length)
+    return Tokenizer.load(path) if folder.config["model_type"] == OURS else PublishedTokenizer(path, folder.config)
 
 
 class PublishedTokenizer:
-    """A published tokenizer.json: text to ids with its own special tokens, cut and padded on the right to `length`."""
+    """A published tokenizer.json, with its own special tokens. "" is no caption."""
 
-    def __init__(self, path: Path, config: dict, length: int):
-        self._tokenizer, self._length = tokenizers.Tokenizer.from_file(str(path)), length
+    def __init__(self, path: Path, config: dict):
+        self._tokenizer = tokenizers.Tokenizer.from_file(str(path))
         self._tokenizer.no_padding()
-        self._tokenizer.enable_truncation(length)
+        self._tokenizer.no_truncation()
         beside = path.with_name("tokenizer_config.json")
         said = json.loads(beside.read_text(encoding="utf-8")) if beside.is_file() else {}
         padding = said.get("pad_token")
@@ -166,16 +152,24 @@ class PublishedTokenizer:
         self._lower = config["model_type"] != "clip"
         self._bare = said.get("tokenizer_class") == "SiglipTokenizer"
 
-    def __call__(self, text: str) -> tuple[np.ndarray, np.ndarray]:
-        if not text.strip():
-            return np.full(self._length, self._padding, np.int32), np.zeros(self._length, bool)
+    def encode(self, text: str, length: int) -> tuple[np.ndarray, np.ndarray]:
+        """Ids int32 (length,) and mask bool (length,), cut before the token that ends it, padded on the right."""
+        found = self._ids(text)
+        if len(found) > length:
+            end = found[-1:] if self._tokenizer.num_special_tokens_to_add(False) else []
+            found = found[: length - len(end)] + end
+        ids = np.full(length, self._padding, np.int32)
+        ids[: len(found)] = found
+        return ids, np.arange(length) < len(found)
+
+    def count(self, text: str) -> int:
+        return len(self._ids(text))
+
+    def _ids(self, text: str) -> list[int]:
         text = text.lower() if self._lower else text
         if self._bare:
             text = " ".join(text.translate(_PUNCTUATION).split())
-        found = self._tokenizer.encode(text).ids
-        ids = np.full(self._length, self._padding, np.int32)
-        ids[: len(found)] = found
-        return ids, np.arange(self._length) < len(found)
+        return self._tokenizer.encode(text).ids if text.strip() else []
 
 
 _PUNCTUATION = str.maketrans("", "", "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~")
