@@ -1,7 +1,7 @@
 """The encoder of T5 and its relatives: T5 v1.0 and v1.1, FLAN, mT5, UMT5; `t5_folder` reads published weights into it.
 
 Raffel et al. 2020 (arXiv 1910.10683); v1.1: gated GELU (Shazeer 2020, arXiv 2002.05202); UMT5: Chung et al. 2023
-(arXiv 2304.09151). Nothing scales the attention's logits, and nothing has a bias but them.
+(arXiv 2304.09151). Attention's logits are not scaled; what tells positions apart is a bias on them, by distance.
 """
 
 import math

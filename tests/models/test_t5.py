@@ -90,14 +90,11 @@ def residual(config: T5Config, params, ids, mask) -> jax.Array:
     return scan_blocks(model.blocks, call, model.embedding[...][ids], 1)
 
 
-@pytest.mark.parametrize(
-    "mesh", [MeshConfig(data=1, fsdp=2, tensor=2, sequence=2), MeshConfig(data=2, tensor=4)], ids=str
-)
-def test_a_mesh_gives_the_features_of_one_device(mesh):
+def test_a_mesh_gives_the_features_of_one_device():
     ids, mask = (np.tile(x, (2, 1))[:4] for x in t5_made.inputs())
     params, call = encoder(UMT5)
     expected = call(params, ids, mask)
-    devices = make_mesh(mesh)
+    devices = make_mesh(MeshConfig(data=1, fsdp=2, tensor=2, sequence=2))
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), params)
     placed = parameter_shardings(devices, shapes, define(lambda rngs: T5EncoderStack(UMT5, rngs=rngs)).axes)
     params = jax.device_put(params, placed)
