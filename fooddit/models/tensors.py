@@ -1,27 +1,20 @@
 """Published weights: folders in the Hugging Face layout, read and written by a table of where each of our leaves is."""
 
-import hashlib
 import itertools
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-CONFIG = "config.json"
-# A file's hash takes all of a small one, and of a large one this many pieces of this size, evenly spread, and its end.
-_PIECE, _PIECES = 1 << 16, 256
-
-
-class TensorError(ValueError):
-    """A folder that is not a model's, or whose tensors are not those that the model needs."""
+from fooddit.models.tensor_folder import CONFIG, TensorError, TensorFolder
 
 
 @dataclass(frozen=True)
@@ -47,58 +40,6 @@ class Source:
     @property
     def stacked(self) -> bool:
         return not isinstance(self.name, str)
-
-
-class TensorFolder:
-    """The tensors of a folder: NAME.safetensors, or the shards that NAME.safetensors.index.json lists.
-
-    Attributes:
-      config: what config.json says.
-      shapes: of all tensors, by name.
-      fingerprint: SHA-256, in hex, of config.json and of the files' headers and content; of files over 16 MiB it takes
-        samples of the content, so that naming 20 GB takes no minute.
-
-    Raises:
-      TensorError: no such folder, file or shard, or one that cannot be read.
-    """
-
-    def __init__(self, path: str | Path, stem: str = "model"):
-        self.path = Path(path)
-        if not self.path.is_dir():
-            raise TensorError(f"{path}: no such folder; expected one with {CONFIG} and {stem}.safetensors")
-        self.config = _read_json(self.path / CONFIG)
-        self._files = _files(self.path, stem)
-        self._open: dict[str, Any] = {}
-        self._where: dict[str, str] = {}
-        self.shapes: dict[str, tuple[int, ...]] = {}
-        for file in self._files:
-            for name in self._handle(file).keys():
-                self._where[name] = file
-                self.shapes[name] = tuple(self._handle(file).get_slice(name).get_shape())
-
-    def read(self, name: str, index: tuple[slice, ...] = ()) -> np.ndarray:
-        """A tensor, or the part of it at `index` (slices without steps); nothing else is read."""
-        if name not in self._where:
-            raise TensorError(
-                f"{self.path}: no tensor {name!r}; it has {len(self.shapes)}, such as {_some(self.shapes)}"
-            )
-        stored = self._handle(self._where[name])
-        return stored.get_slice(name)[index] if index else stored.get_tensor(name)
-
-    @property
-    def fingerprint(self) -> str:
-        digest = hashlib.sha256(json.dumps(self.config, sort_keys=True).encode())
-        for file in self._files:
-            digest.update(_sampled(self.path / file))
-        return digest.hexdigest()
-
-    def _handle(self, file: str):
-        if file not in self._open:
-            try:
-                self._open[file] = safe_open(str(self.path / file), framework="numpy")
-            except (SafetensorError, OSError) as error:
-                raise TensorError(f"{self.path / file}: cannot be read as safetensors: {error}") from error
-        return self._open[file]
 
 
 def load_tree(folder: TensorFolder, sources, shapes, shardings=None, dtype=None):
@@ -139,10 +80,15 @@ def save_folder(
     dtype=None,
     stem: str = "model",
     shard_bytes: int = 5 << 30,
+    texts: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Writes our arrays under their published names: the inverse of `load_tree`, exact if `dtype` holds the values.
 
-    `path` is a new folder, which appears under its name when it is whole.
+    `path` is a new folder, which appears under its name when it is whole. Beside `params`, which may lie on devices in
+    parts, the host holds one file's tensors at a time: at most `shard_bytes`, or one tensor.
+
+    Args:
+      texts: further files by name, as a tokenizer's.
 
     Raises:
       FileExistsError: it is there already.
@@ -153,35 +99,60 @@ def save_folder(
     work = path.with_name(f"{path.name}.partial")
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
-    text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
-    (work / CONFIG).write_text(text, encoding="utf-8")
-    shards = list(_shards(stored_tensors(sources, params, dtype), shard_bytes))
+    for name, text in {CONFIG: json.dumps(config, indent=2, ensure_ascii=False) + "\n", **texts}.items():
+        (work / name).write_text(text, encoding="utf-8")
+    pieces = _pieces(sources, params)
+    sizes = {name: sum(piece.bytes(dtype) for piece in these) for name, these in pieces.items()}
+    shards = list(_shards(sizes, shard_bytes))
     index: dict[str, str] = {}
-    for number, shard in enumerate(shards, 1):
+    for number, names in enumerate(shards, 1):
         file = f"{stem}.safetensors" if len(shards) == 1 else f"{stem}-{number:05d}-of-{len(shards):05d}.safetensors"
-        save_file(shard, str(work / file), metadata={"format": "pt"})
-        index |= dict.fromkeys(shard, file)
+        save_file({name: _stored(pieces[name], dtype) for name in names}, str(work / file), metadata={"format": "pt"})
+        index |= dict.fromkeys(names, file)
     if len(shards) > 1:
-        total = sum(array.nbytes for shard in shards for array in shard.values())
-        listed = {"metadata": {"total_size": total}, "weight_map": index}
+        listed = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": index}
         (work / f"{stem}.safetensors.index.json").write_text(json.dumps(listed, indent=2) + "\n", encoding="utf-8")
     os.replace(work, path)
 
 
 def stored_tensors(sources, params, dtype=None) -> dict[str, np.ndarray]:
     """Our arrays as a published file has them, by name."""
+    return {name: _stored(pieces, dtype) for name, pieces in _pieces(sources, params).items()}
+
+
+class _Piece(NamedTuple):
+    """What one stored tensor, or one of its equal parts, is made of: a leaf, or a layer of a stacked one."""
+
+    source: Source
+    leaf: Any
+    layer: int | None
+
+    def bytes(self, dtype) -> int:
+        layers = 1 if self.layer is None else self.leaf.shape[0]
+        return self.leaf.size // layers * np.dtype(dtype or self.leaf.dtype).itemsize
+
+    def stored(self, dtype) -> np.ndarray:
+        # A layer is taken before it leaves the devices: an array keeps the copy of itself that the host was given.
+        array = np.asarray(self.leaf if self.layer is None else self.leaf[self.layer])
+        return _to_stored(self.source, array.astype(dtype or array.dtype, copy=False))
+
+
+def _pieces(sources, params) -> dict[str, list[_Piece]]:
+    """Of each stored tensor, by its name."""
     leaves, tree = jax.tree.flatten(params)
-    found: dict[str, np.ndarray] = {}
-    parts: dict[str, dict[int, np.ndarray]] = {}
+    found: dict[str, list[_Piece]] = {}
     for source, leaf in zip(tree.flatten_up_to(sources), leaves, strict=True):
-        array = np.asarray(leaf).astype(dtype or leaf.dtype)
-        for name, one in zip(source.names, array if source.stacked else [array], strict=True):
-            one = np.asarray(_to_stored(source, one), order="C")  # ascontiguousarray makes a vector of a number.
-            if source.part is None:
-                found[name] = one
-            else:
-                parts.setdefault(name, {})[source.part[0]] = one
-    return found | {name: np.concatenate([these[i] for i in range(len(these))]) for name, these in parts.items()}
+        layers = range(leaf.shape[0]) if source.stacked else [None]
+        for name, layer in zip(source.names, layers, strict=True):
+            found.setdefault(name, []).append(_Piece(source, leaf, layer))
+    for pieces in found.values():
+        pieces.sort(key=lambda piece: piece.source.part or (0, 1))
+    return found
+
+
+def _stored(pieces: list[_Piece], dtype) -> np.ndarray:
+    parts = [piece.stored(dtype) for piece in pieces]
+    return np.asarray(parts[0] if len(parts) == 1 else np.concatenate(parts), order="C")
 
 
 def _place(folder: TensorFolder, source: Source, shape: tuple[int, ...], dtype, sharding) -> jax.Array:
@@ -255,55 +226,12 @@ def _leaves(sources) -> list[Source]:
     return jax.tree.leaves(sources, is_leaf=lambda node: isinstance(node, Source))
 
 
-def _files(folder: Path, stem: str) -> list[str]:
-    index = folder / f"{stem}.safetensors.index.json"
-    if index.is_file():
-        found = sorted(set(_read_json(index).get("weight_map", {}).values()))
-        absent = [name for name in found if not (folder / name).is_file()]
-        if not found or absent:
-            raise TensorError(f"{index} lists {absent[0] if absent else 'no file'}; download the folder again")
-        return found
-    if not (folder / f"{stem}.safetensors").is_file():
-        others = [path.name for path in folder.glob("*.bin")] + [path.name for path in folder.glob("*.pt*")]
-        hint = f"; {others[0]} is a pickle: save it as safetensors first" if others else ""
-        raise TensorError(f"{folder}: expected {stem}.safetensors or {index.name}, found neither{hint}")
-    return [f"{stem}.safetensors"]
-
-
-def _read_json(path: Path) -> dict:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise TensorError(f"{path}: no such file; expected a model's folder in the Hugging Face layout") from None
-    except ValueError as error:
-        raise TensorError(f"{path}: not JSON ({error}); download it again") from error
-    if not isinstance(found, dict):
-        raise TensorError(f"{path}: expected a JSON object, found a {type(found).__name__}")
-    return found
-
-
-def _sampled(path: Path) -> bytes:
-    size = path.stat().st_size
-    digest = hashlib.sha256(str(size).encode())
-    with path.open("rb") as file:
-        if size <= _PIECE * _PIECES:
-            digest.update(file.read())
-        else:
-            for start in np.linspace(0, size - _PIECE, _PIECES).astype(np.int64).tolist():
-                file.seek(start)
-                digest.update(file.read(_PIECE))
-    return digest.digest()
-
-
-def _shards(tensors: dict[str, np.ndarray], shard_bytes: int) -> Iterator[dict[str, np.ndarray]]:
-    shard: dict[str, np.ndarray] = {}
-    for name, array in tensors.items():
-        if shard and sum(a.nbytes for a in shard.values()) + array.nbytes > shard_bytes:
+def _shards(sizes: Mapping[str, int], shard_bytes: int) -> Iterator[list[str]]:
+    """Names in order, as many to a file as `shard_bytes` holds."""
+    shard: list[str] = []
+    for name, size in sizes.items():
+        if shard and sum(sizes[other] for other in shard) + size > shard_bytes:
             yield shard
-            shard = {}
-        shard[name] = array
+            shard = []
+        shard.append(name)
     yield shard
-
-
-def _some(names) -> str:
-    return ", ".join(sorted(names)[:3])
