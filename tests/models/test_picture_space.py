@@ -1,10 +1,17 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from fooddit.config import ConfigError
 from fooddit.data.scenes import render_image, sample_spec
+from fooddit.models.autoencoder import pixels_from_bytes
 from fooddit.models.picture_space import PictureSpace, SpaceConfig
+from fooddit.models.tensors import TensorError
 from fooddit.models.weights import load_weights
+from fooddit.parallel import MeshConfig, make_mesh
+from fooddit.training.frozen import Frozen
+from parity import autoencoders_made as made
 
 
 @pytest.fixture(scope="module")
@@ -15,6 +22,12 @@ def renders():
 @pytest.fixture(scope="module")
 def latents():
     return PictureSpace(SpaceConfig(autoencoder="builtin:scenes", patch=2))
+
+
+@pytest.fixture(scope="module")
+def variational(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("kl") / "flux"
+    return PictureSpace(SpaceConfig(str(made.write_kl(folder, "flux", made.kl_shapes("flux"))), patch=2))
 
 
 def encode(space, image, length):
@@ -83,3 +96,66 @@ def test_bad_configs_are_refused():
         SpaceConfig(patch=0)
     with pytest.raises(FileNotFoundError, match="none.safetensors"):
         PictureSpace(SpaceConfig(autoencoder="none.safetensors"))
+
+
+def test_moments_of_a_variational_autoencoder_are_scaled_as_its_makers_say(variational):
+    params, image = variational.load(), made.made_picture(16, 24)
+    raw = np.asarray(variational._autoencoder.definition.bind(params["weights"]).encode(pixels_from_bytes(image)))
+    moments = np.asarray(variational.moments(params, image))
+    assert variational.variational and moments.shape == (2, 8, 12, 32) and variational.grid == 4
+    np.testing.assert_allclose(moments[..., :16], (raw[..., :16] - 0.1159) * 0.3611, atol=1e-5)
+    np.testing.assert_allclose(moments[..., 16:], raw[..., 16:] + 2 * np.log(0.3611), atol=1e-5)
+
+
+def test_tokens_of_moments_hold_mean_and_log_variance_apart(variational):
+    moments = np.arange(2 * 4 * 6 * 32, dtype=np.float16).reshape(2, 4, 6, 32) / 64
+    tokens = variational.tokens(moments, length=8)
+    assert tokens.values.shape == tokens.log_variance.shape == (2, 8, 64) and tokens.values.dtype == np.float32
+    square = moments[:, :2, 2:4]
+    np.testing.assert_array_equal(tokens.values[:, 1], square[..., :16].reshape(2, -1))
+    np.testing.assert_array_equal(tokens.log_variance[:, 1], square[..., 16:].reshape(2, -1))
+    assert not np.any(tokens.values[:, 6:]) and not np.any(tokens.log_variance[:, 6:])
+    assert encode(PictureSpace(SpaceConfig(patch=8)), noise(16, 16), length=4).log_variance is None
+
+
+def test_decoding_undoes_the_scale(variational):
+    params = variational.load()
+    latent = np.random.default_rng(0).normal(size=(1, 6, 64)).astype(np.float32)
+    decoded = variational.decode(params, latent, (2, 3))
+    model = variational._autoencoder.definition.bind(params["weights"])
+    grid = latent.reshape(1, 2, 3, 2, 2, 16).transpose(0, 1, 3, 2, 4, 5).reshape(1, 4, 6, 16)
+    expected = np.asarray(model.decode(grid / 0.3611 + 0.1159))
+    np.testing.assert_allclose(pixels_from_bytes(decoded), expected.clip(-1, 1), atol=1 / 255 + 1e-3)
+
+
+def test_a_folder_of_the_taesd_family_is_a_space(tmp_path):
+    space = PictureSpace(SpaceConfig(str(made.write_taesd(tmp_path / "taef2", "taef2", ".pth")), patch=2))
+    assert (space.grid, space.features, space.variational) == (16, 128, False)
+    assert len(space.description["sha256"]) == 64
+    assert jax.eval_shape(space.moments, space.shapes, jax.ShapeDtypeStruct((2, 32, 16, 3), np.uint8)).shape == (
+        2,
+        4,
+        2,
+        32,
+    )
+
+
+def test_arrays_have_their_shapes_and_lie_on_every_device(latents, variational):
+    mesh = make_mesh(MeshConfig(data=2, fsdp=4))
+    for space in (latents, variational, PictureSpace(SpaceConfig())):
+        placed = Frozen({"space": space}).load(mesh)["space"]
+        shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), placed)
+        assert shapes == space.shapes
+        assert all(leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(placed))
+
+
+def test_a_published_shape_can_be_compiled_for(latents):
+    space = PictureSpace(SpaceConfig("flux", patch=2))
+    assert (space.grid, space.features, space.description) == (16, 64, {"autoencoder": "flux"})
+    with pytest.raises(ConfigError, match="'flux' is a shape without weights"):
+        space.load()
+
+
+def test_a_folder_of_neither_kind_is_refused(tmp_path):
+    with pytest.raises(TensorError, match="config.json: no such file"):
+        PictureSpace(SpaceConfig(str(tmp_path)))
