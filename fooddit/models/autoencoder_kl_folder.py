@@ -78,7 +78,8 @@ def open_kl(path: str) -> FrozenAutoencoder:
       TensorError: no such folder, or one of another model.
     """
     if path in PUBLISHED:
-        return _frozen(KLConfig(**_shape_of(PUBLISHED[path])), PUBLISHED[path], {"autoencoder": path}, None)
+        known = {name: value for name, value in PUBLISHED[path].items() if not name.endswith("factor")}
+        return _frozen(KLConfig(**known), PUBLISHED[path], {"autoencoder": path, "sha256": None}, None)
     folder = TensorFolder(path, STEM)
     config = read_config(folder.config, str(Path(path) / "config.json"))
     description = {"autoencoder": path, "sha256": folder.fingerprint}
@@ -134,8 +135,3 @@ def _frozen(config: KLConfig, values: dict, description: dict, folder: TensorFol
         deviation=deviation,
         description=description,
     )
-
-
-def _shape_of(values: dict) -> dict:
-    names = {field.name for field in fields(KLConfig)}
-    return {name: value for name, value in values.items() if name in names}
