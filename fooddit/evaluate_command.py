@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--guidance-scale", type=float, help="1 is none (default: the run's)")
     parser.add_argument("--steps", type=int, help="of the sampler (default: the run's)")
     parser.add_argument("--real", type=int, default=2048, metavar="N", help="training pictures to compare with (2048)")
-    parser.add_argument("--tail", type=float, metavar="N", help="categories with fewer pictures (half of the mean)")
+    parser.add_argument("--tail", type=float, metavar="N", help="categories with fewer are the long tail")
     parser.add_argument("--skip-nearest", action="store_true", help="do not look through all training pictures")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="for the pictures and the report")
 

@@ -69,11 +69,15 @@ def distance_estimate(value: float, resampled: Float[np.ndarray, " resamples"], 
     A resample repeats pictures, and is further from any other set than the set that it comes from, as a smaller set
     would be. Its values' quantiles would lie beside the value; their spread is what a second draw would show. What they
     lie beside it by is an estimate of what the value itself owes to the number of pictures (`bias`).
+
+    Args:
+      biased: it is one that grows as pictures get fewer, and is never below zero.
     """
     # Resamples of one picture alone have no pair, and no distance.
     resampled = resampled[np.isfinite(resampled)]
     if n < LEAST:
         return Estimate(value, None, None, n)
     reach = _Z * float(np.std(resampled, ddof=1))
-    bias = float(np.mean(resampled)) - value if biased else None
-    return Estimate(value, value - reach, value + reach, n, bias)
+    if not biased:
+        return Estimate(value, value - reach, value + reach, n)
+    return Estimate(value, max(value - reach, 0.0), value + reach, n, float(np.mean(resampled)) - value)

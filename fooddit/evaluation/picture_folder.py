@@ -18,7 +18,7 @@ METADATA = "metadata.jsonl"
 _ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
 # Prompts that are drawn from several seeds, one in so many, and the seeds of each.
 _REPEATED, SEEDS = 16, 4
-_LEAST_REPEATED = 4
+_LEAST_REPEATED = 6
 
 
 @dataclass(frozen=True)

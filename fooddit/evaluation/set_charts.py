@@ -4,6 +4,7 @@ import html
 from collections.abc import Mapping, Sequence
 
 STYLE = """
+.figures { grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); }
 h3 { font: 600 15px/1.3 var(--sans); margin: 28px 0 12px; }
 .figures dd.beside { font: 13px/1.4 var(--sans); color: var(--muted); white-space: normal; }
 .cards { display: grid; gap: 26px 24px; }
@@ -20,8 +21,8 @@ img.small { image-rendering: pixelated; }
 .wide td, .wide th { white-space: nowrap; } .wide { width: 100%; }
 .wide th:not(:first-child) { text-align: right; } .wide td.text { white-space: normal; min-width: 15em; }
 .wide .muted { color: var(--muted); }
-.spreads { display: grid; gap: 10px; max-width: 820px; }
-.spread { display: grid; grid-template-columns: 168px minmax(0, 1fr) 150px; gap: 16px; align-items: center;
+.spreads { display: grid; gap: 10px; }
+.spread { display: grid; grid-template-columns: 224px minmax(0, 1fr) 64px 132px; gap: 16px; align-items: center;
   font-size: 14px; }
 .spread > span { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
 .spread > span small { color: var(--muted); margin-left: 6px; }
@@ -33,10 +34,11 @@ img.small { image-rendering: pixelated; }
 .spread.tail s, .spread.tail b { background: var(--series-1); }
 .spread i { position: absolute; top: -3px; bottom: -3px; width: 2px; margin-left: -1px; background: var(--ink);
   opacity: .5; }
-.spread em { font-style: normal; text-align: right; white-space: nowrap; } .spread em small { color: var(--muted); }
+.spread em { font-style: normal; text-align: right; white-space: nowrap; }
+.spread em:last-child { font-size: 13px; color: var(--muted); }
 @media (max-width: 720px) {
-  .spread { grid-template-columns: 92px minmax(0, 1fr) 58px; gap: 10px; } .spread em small { display: none; }
-  .spread > span small { display: none; }
+  .figures, .pairs { grid-template-columns: repeat(2, minmax(0, 1fr)); } .cards { gap: 20px 14px; }
+  .spread { grid-template-columns: 112px minmax(0, 1fr) 54px; gap: 10px; } .spread em:last-child { display: none; }
 }
 """
 
@@ -61,12 +63,13 @@ def spreads(rows: Sequence[tuple[str, Mapping, str, bool]], *, mark: float | Non
             f'<div class="spread{" tail" * other}"><span title="{html.escape(label)}">{html.escape(label)}'
             f"<small>{html.escape(beside)}</small></span><div>{tick}{bar}"
             f'<b style="left:{place(e["value"]):.2f}%"></b></div>'
-            f"<em>{number(e['value'], digits)} <small>{interval(e, digits)}</small></em></div>"
+            f"<em>{number(e['value'], digits)}</em><em>{interval(e, digits)}</em></div>"
         )
     return f'<div class="spreads">{"".join(lines)}</div>'
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table of texts, the first column of words and the others of numbers."""
     top = "".join(f"<th>{html.escape(text)}</th>" for text in head)
     body = "".join("<tr>" + "".join(_cell(i, text) for i, text in enumerate(row)) + "</tr>" for row in rows)
     return f'<div class="scroll"><table class="wide"><tr>{top}</tr>{body}</table></div>'
@@ -79,10 +82,12 @@ def _cell(column: int, text: str) -> str:
 
 
 def with_interval(estimate: Mapping, digits: int = 0) -> str:
+    """0.12 (0.1 to 0.14)."""
     return f"{number(estimate['value'], digits)} ({interval(estimate, digits) or 'no interval'})"
 
 
 def interval(estimate: Mapping, digits: int = 0) -> str:
+    """Its ends, or nothing where it has none."""
     if estimate["low"] is None:
         return ""
     return f"{number(estimate['low'], digits)} to {number(estimate['high'], digits)}"
@@ -93,5 +98,5 @@ def number(value: float, digits: int = 0) -> str:
     if digits:
         return f"{value:.{digits}f}"
     if value and abs(value) < 0.001:
-        return f"{value:.1e}"
+        return f"{value:.2g}"
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"

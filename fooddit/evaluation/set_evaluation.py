@@ -40,6 +40,7 @@ class Reference:
         """`shape`: height and width of the model's pictures; `count`: of real ones from each split, at most."""
         self.features, self.shape, self.count = features, shape, count
         self._train_set, self._holdout_set = train_set, holdout_set
+        self._yardsticks: dict[int, SetDistances | None] = {}
 
     @functools.cached_property
     def train(self) -> RealSet:
@@ -54,10 +55,12 @@ class Reference:
     def yardstick(self, count: int) -> SetDistances | None:
         """What a perfect model might get with `count` pictures: the distance of as many training pictures from the
         hold-out. None where one of the two has fewer than two pictures."""
-        real = self.train.features[:count]
-        if min(len(real), len(self.holdout.features)) < 2:
-            return None
-        return set_distances(real, self.holdout.features, clip=isinstance(self.features, ClipFeatures))
+        if count not in self._yardsticks:
+            real, holdout = self.train.features[:count], self.holdout.features
+            known = min(len(real), len(holdout)) >= 2
+            found = set_distances(real, holdout, clip=isinstance(self.features, ClipFeatures)) if known else None
+            self._yardsticks[count] = found
+        return self._yardsticks[count]
 
     def _of(self, dataset: Dataset) -> RealSet:
         features, numbers = [np.zeros((0, self.features.dimension), np.float32)], [np.zeros(0, np.int64)]

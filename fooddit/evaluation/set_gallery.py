@@ -46,7 +46,7 @@ class Gallery:
         """The pictures that fit their prompts best and worst; `named` writes a fit in words."""
         rows = sorted((row for row in self._counted if row["fit"] is not None), key=lambda row: -row["fit"])
         count = min(_EXTREMES, len(rows) // 2)
-        if not count:
+        if not count or rows[0]["fit"] == rows[-1]["fit"]:
             return ""
         parts = []
         for title, part in (("Closest to their prompts", rows[:count]), ("Furthest from them", rows[::-1][:count])):

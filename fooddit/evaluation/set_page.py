@@ -49,7 +49,7 @@ def _figures(report: Mapping) -> str:
         beside = f"real photos {fit['real']['value']:.3f}" if "real" in fit else None
         figures.append(("Cosine with the prompt", f"{fit['pictures']['value']:.3f}", beside))
     elif fit is not None:
-        figures.append(("Prompts met exactly", f"{fit['all_exact']:.1%}", f"chance {fit['chance']:.2%}"))
+        figures.append(("Prompts met exactly", f"{fit['all_exact']:.1%}", f"chance 1 in {1 / fit['chance']:,.0f}"))
     if "ratio" in network["diversity"]:
         figures.append(("Diversity of the set", f"{network['diversity']['ratio']:.2f}", "of real photos'"))
     if memory is not None:
@@ -74,7 +74,7 @@ def _distances(network: Mapping) -> str:
     head = ("", "these pictures", "95 % interval", "n", "real photos", "95 % interval", "n")
     return (
         f"<h2>Distances from real pictures, {html.escape(network['name'])}</h2>"
-        f'<p class="note">Small is alike. {_caution(network)}</p>{table(head, rows)}'
+        f'<p class="note">The smaller, the more alike. {_caution(network)}</p>{table(head, rows)}'
     )
 
 
@@ -133,9 +133,10 @@ def _categories(report: Mapping) -> str:
     by_distance, by_fit = [], []
     for row in report["categories"]:
         label, count = row["name"], f"{row['pictures']}"
-        if row["distances"].get(name):
-            by_distance.append((label, row["distances"][name]["kid"], count, row["long_tail"]))
-        if row["fit"]:
+        distances = row["distances"].get(name)
+        if distances and distances["kid"]["low"] is not None:
+            by_distance.append((label, distances["kid"], count, row["long_tail"]))
+        if row["fit"] and row["fit"]["low"] is not None:
             by_fit.append((label, row["fit"], count, row["long_tail"]))
     overall = report["networks"][0]["same_dishes"]["pictures"]
     mark = overall["kid"]["value"] if overall else None
@@ -145,8 +146,10 @@ def _categories(report: Mapping) -> str:
     ]
     if not any(drawn for _, drawn in charts):
         return ""
-    colour = " The other colour is the long tail." if any(row["long_tail"] for row in report["categories"]) else ""
-    note = f"With 95 % intervals, and the number of pictures; the tick is all categories together.{colour}"
+    colour = " Red is the long tail." if any(row[3] for row in by_distance + by_fit) else ""
+    left = len(report["categories"]) - len(by_distance)
+    few = f" {left} more, with fewer than five pictures or without photos, are in report.json." if left else ""
+    note = f"With 95 % intervals, and the number of pictures; the tick is all categories together.{colour}{few}"
     drawn = "".join(f"<h3>{title}</h3>{chart}" for title, chart in charts if chart)
     return f'<h2>By category</h2><p class="note">{note}</p>{drawn}'
 
@@ -155,16 +158,16 @@ def _long_tail(report: Mapping) -> str:
     found, name = report["long_tail"], report["networks"][0]["name"]
     if not found["categories"] or not found["rest"]["pictures"]:
         return ""
-    head = ("", "pictures", "photos", _NAMES["kid"], _NAMES["fid"], "fit", "to the nearest training picture")
+    others = {"fit": "fit to the prompt", "nearest": "to the nearest training picture"}
+    others = {key: title for key, title in others.items() if found["rest"][key]}
+    head = ("", "pictures", "photos", _NAMES["kid"], _NAMES["fid"], *others.values())
     rows = []
     for key, title in (("tail", "long tail"), ("rest", "all others")):
         row = found[key]
         distances = row["distances"].get(name)
         both = [with_interval(distances[kind]) if distances else "too few" for kind in ("kid", "fid")]
-        rows.append(
-            [title, str(row["pictures"]), str(row["photos"]), *both]
-            + [with_interval(row[kind], digits=3) if row[kind] else "" for kind in ("fit", "nearest")]
-        )
+        means = [with_interval(row[kind], digits=3) if row[kind] else "" for kind in others]
+        rows.append([title, str(row["pictures"]), str(row["photos"]), *both, *means])
     listed = html.escape(", ".join(found["categories"]))
     note = f"Categories with fewer than {found['limit']:,.0f} pictures in the dataset: {listed}."
     return f'<h2>The long tail</h2><p class="note">{note}</p>{table(head, rows)}'
@@ -173,10 +176,10 @@ def _long_tail(report: Mapping) -> str:
 def _diversity(networks: Sequence[Mapping], gallery: Gallery) -> str:
     found = networks[0]["diversity"]
     names = {
-        "of_set": "pictures of different prompts",
-        "real": "photos of different dishes",
-        "within_prompt": "one prompt, seed against seed",
-        "within_dish": "photos of one dish",
+        "of_set": "pictures, different prompts",
+        "real": "photos, different dishes",
+        "within_prompt": "pictures, one prompt",
+        "within_dish": "photos, one dish",
     }
     rows = [(text, found[name], "", False) for name, text in names.items() if name in found]
     note = (

@@ -16,7 +16,7 @@ def set_report(material: Material, measured: Measurements, tail: float | None = 
     """The report as JSON; docs/evaluation.md says what is in it.
 
     Args:
-      tail: categories of which the dataset has fewer pictures are the long tail; None: than half of the mean.
+      tail: categories of which the dataset has fewer pictures are the long tail; None: fewer than `tail_limit`.
 
     Raises:
       ValueError: fewer than two pictures.

@@ -16,7 +16,7 @@ from fooddit.data.scenes import ATTRIBUTES
 from fooddit.evaluation.picture_folder import Drawn
 
 NO_CATEGORY = "(none)"
-# A category is in the long tail with less than this share of the mean category's pictures.
+# A category is in the long tail with less than this share of what a picture's category has on average.
 TAIL_SHARE = 0.5
 
 
@@ -81,5 +81,7 @@ def category_counts(dataset: Dataset) -> dict[str, int]:
 
 
 def tail_limit(counts: dict[str, int]) -> float:
-    """Categories with fewer pictures are the long tail: half of the mean."""
-    return TAIL_SHARE * sum(counts.values()) / max(len(counts), 1)
+    """Categories with fewer pictures are the long tail: half of what a picture's category has on average. (Many tiny
+    categories do not move it, as they would the mean of the categories.)"""
+    total = sum(counts.values())
+    return TAIL_SHARE * sum(count * count for count in counts.values()) / max(total, 1)
