@@ -17,7 +17,7 @@ def get_config(variant: str = "full"):
     if variant == "full":
         config.towers.t5, config.towers.t5_length, config.towers.eclip = "umt5-xxl", 256, "eclip-l"
         config.towers.dtype = "bfloat16"
-        config.space.autoencoder, config.space.patch = "flux", 2
+        config.space.autoencoder, config.space.patch, config.space.dtype = "flux", 2, "bfloat16"
         config.model.size, config.model.dtype, config.model.remat = "xl", "bfloat16", "dots"
         config.model.image_tokens = 256
         config.text.width = 1024

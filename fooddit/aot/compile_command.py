@@ -20,6 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--topology", help="v6e:16x16, v5p:8x8x8, h100:8 ...; default: what the config names")
     parser.add_argument("--slices", type=int, default=1, help="TPU slices (GPU nodes), data-parallel over the network")
     parser.add_argument("--generate", type=int, metavar="BATCH", help="the sampler of so many pictures, not the step")
+    parser.add_argument("--cached", action="store_true", help="latents and captions' features come from a cache")
     parser.add_argument("--attention", choices=("auto", "pallas_tpu", "cudnn", "xla"), help="default: the config's")
     parser.add_argument("--no-kernels", action="store_true", help="leave the kernels' static cycles out (quicker)")
     parser.add_argument("--json", action="store_true", help="figures as one line of JSON")
@@ -35,7 +36,9 @@ def run(args: argparse.Namespace) -> int:
     from fooddit.aot.sweep import sweep
 
     _check(args)
-    request = {name: getattr(args, name) for name in ("topology", "slices", "generate", "attention", "config_flags")}
+    request = {
+        name: getattr(args, name) for name in ("topology", "slices", "generate", "cached", "attention", "config_flags")
+    }
     if args.sweep:
         return sweep(request, as_json=args.json)
     found = compile_request(request, measure_kernels=not args.no_kernels, out=args.out)
@@ -47,6 +50,8 @@ def _check(args: argparse.Namespace) -> None:
     """ConfigError for options that cannot be, before anything is loaded that takes time."""
     if args.generate is not None and args.generate < 1:
         raise ConfigError(f"--generate must be at least 1, found {args.generate}")
+    if args.cached and args.generate:
+        raise ConfigError("--cached is of the train step: a prompt is in no cache")
     if args.sweep and (args.generate or args.out):
         raise ConfigError("--sweep is of the train step: without --generate and --out")
     if args.out is not None and args.out.is_dir():
@@ -54,7 +59,7 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def compile_request(request: dict, *, measure_kernels: bool = True, out: Path | None = None) -> "Figures":
-    """The figures of a request: {topology, slices, generate, attention, config_flags}."""
+    """The figures of a request: {topology, slices, generate, cached, attention, config_flags}."""
     from fooddit.aot.kernel_cycles import KernelCycles
     from fooddit.aot.operations import kernels
 
@@ -110,7 +115,7 @@ def program(request: dict):
     try:
         if request["generate"]:
             return sampler(experiment, topology, request["generate"]), topology
-        return train_step(experiment, topology), topology
+        return train_step(experiment, topology, cached=request["cached"]), topology
     except Unsupported as reason:
         raise ConfigError(str(reason)) from reason
 

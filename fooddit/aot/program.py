@@ -40,22 +40,32 @@ class Program(NamedTuple):
             return self.traced.lower().compile(options)
 
 
-def train_step(experiment, topology: Topology) -> Program:
-    """The step that `main.py` runs, on the mesh of the config.
+def train_step(experiment, topology: Topology, *, cached: bool = False) -> Program:
+    """The step that `main.py` runs, on the mesh of the config, with the frozen encoders before it where there are any.
+
+    `cached`: latents and features of captions come from a cache, and their encoders are not in memory.
 
     Raises:
-      ConfigError: a mesh or a batch that the topology's devices cannot share.
+      ConfigError: a mesh or a batch that the topology's devices cannot share; a task that reads no cache.
     """
     mesh = _mesh(experiment, topology)
     task = step_class(experiment.task)(experiment)
+    if cached and not hasattr(task, "cached_batch_shapes"):
+        raise ConfigError(f"--cached: the task {experiment.task!r} reads no cache of features")
     examples = experiment.data.batch_size
     with jax.set_mesh(mesh):
         optimizer = make_optimizer(experiment.optimizer, experiment.train.steps, task.axes)
         state = abstract_state(task, optimizer, mesh)
         frozen = _placed(task.frozen.shapes, task.frozen.shardings(mesh))
         rows = _rows(mesh, examples)
-        batch = jax.eval_shape(task.device_batch, frozen, task.batch_shapes)
-        traced = jit_step(task, experiment, optimizer, state).trace(state, frozen, _shapes(batch, rows))
+        step = jit_step(task, experiment, optimizer, state)
+        batch = task.cached_batch_shapes if cached else task.batch_shapes
+        if jax.tree.leaves(frozen):
+            # A run has two programs, that the encoders may take pictures of several shapes. Both share the memory.
+            step = jax.jit(_after_encoding(task, step), donate_argnums=0)
+        else:
+            batch = jax.eval_shape(task.device_batch, frozen, batch)
+        traced = step.trace(state, frozen, _shapes(batch, rows))
     return Program("train step", traced, mesh, examples, task.flops_per_example * examples)
 
 
@@ -85,6 +95,13 @@ def with_attention(experiment, implementation: str):
     if not hasattr(experiment.model, "attention"):
         raise ConfigError(f"--attention: the model of the task {experiment.task!r} has none")
     return dataclasses.replace(experiment, model=dataclasses.replace(experiment.model, attention=implementation))
+
+
+def _after_encoding(task, step):
+    def run(state, frozen, batch):
+        return step(state, frozen, task.device_batch(frozen, batch))
+
+    return run
 
 
 def _mesh(experiment, topology: Topology):

@@ -32,12 +32,16 @@ class SpaceConfig:
       autoencoder_kl.py; a folder with TAESD's NAME_encoder and NAME_decoder, .safetensors or .pth; or "sd", "sdxl",
       "sd3", "flux": a shape that can be compiled, not run.
     patch: side of a token in positions of the grid (pixels or latents).
+    dtype: of the autoencoder's activations.
     """
 
     autoencoder: str = "pixels"
     patch: int = 4
+    dtype: str = "float32"
 
     def __post_init__(self):
+        if self.dtype not in ("float32", "bfloat16"):
+            raise ValueError(f"space.dtype: found {self.dtype!r}, expected float32 or bfloat16")
         if self.patch < 1:
             raise ValueError(f"space.patch must be at least 1, found {self.patch}")
 
@@ -58,13 +62,13 @@ class PictureSpace:
     """Encodes pictures to padded tokens and back. A part of what a step reads (`training.frozen.FrozenPart`).
 
     Latents are standardised: by the dataset's own statistics where they are given, else as the autoencoder's makers
-    say. Networks run in float32.
+    say.
 
     Attributes:
       shapes, axes: of the arrays that `moments` and `decode` take ({} for pixels).
       grid: side of one token in pixels; sides of pictures are multiples of it.
       features: values of one token.
-      variational: whether moments hold a log-variance.
+      variational: whether moments hold a log-variance; moments_width: values of one position of them.
       description: where the autoencoder came from, with its hash, and the statistics if they were given; for the
         checkpoint.
     """
@@ -86,6 +90,7 @@ class PictureSpace:
             }
         # Whole on every device: an autoencoder is small beside the model, and its convolutions are cut by pictures.
         self.axes = jax.tree.map(lambda leaf: ("features",) * len(leaf.shape), self.shapes)
+        self.moments_width = self._channels * (2 if self.variational else 1)
         self.grid = factor * config.patch
         self.features = self._channels * config.patch**2
 
@@ -113,7 +118,8 @@ class PictureSpace:
         pixels = pixels_from_bytes(image)
         if self._autoencoder is None:
             return pixels
-        moments = self._autoencoder.definition.bind(params["weights"]).encode(pixels)
+        network = self._autoencoder.definition.bind(params["weights"])
+        moments = network.encode(pixels.astype(self.config.dtype)).astype(jnp.float32)
         mean = (moments[..., : self._channels] - params["mean"]) / params["deviation"]
         if not self.variational:
             return mean
@@ -144,7 +150,8 @@ class PictureSpace:
         grid = unpatchify(tokens, shape, self.config.patch)
         if self._autoencoder is not None:
             grid = grid * params["deviation"] + params["mean"]
-            grid = self._autoencoder.definition.bind(params["weights"]).decode(grid)
+            network = self._autoencoder.definition.bind(params["weights"])
+            grid = network.decode(grid.astype(self.config.dtype)).astype(jnp.float32)
         return bytes_from_pixels(grid)
 
 

@@ -1,26 +1,20 @@
 """The task of text to picture by rectified flow: its step, on data, and how it is judged."""
 
-import fcntl
 from pathlib import Path
 
 import jax
 import numpy as np
 
-from fooddit.config import ConfigError
-from fooddit.data.catalogue import is_rendered
-from fooddit.data.pipeline import Batches, DataConfig, TextInput, doubts, open_dataset
-from fooddit.data.prepare import prepare
-from fooddit.data.tokenizer import Tokenizer, train_tokenizer
+from fooddit.data.pipeline import Batches, TextInput, doubts, open_dataset
 from fooddit.diffusion import loss_by_time
 from fooddit.models.drawing import Artist
 from fooddit.models.prompts import open_reader
 from fooddit.parallel.placement import local_rows, place_rows, replicate
-from fooddit.parallel.processes import from_first
 from fooddit.tasks.denoise_step import DenoiseExperiment, DenoiseStep
 from fooddit.tasks.judges import find_judge
 from fooddit.tasks.neighbours import TrainingNeighbours
+from fooddit.tasks.run_data import records_folder, run_tokenizer
 from fooddit.training.task import Evaluation
-from fooddit.training.transfer import source_metadata
 
 TIME_BINS = 5
 
@@ -34,9 +28,12 @@ class Denoise(DenoiseStep):
         `saved`: this task's metadata in the checkpoint that the run goes on from; its tokenizer is used again.
         """
         super().__init__(experiment)
-        source, cache = _records(experiment.data, workdir), experiment.data.cache
-        self.train_set, self.holdout_set = (open_dataset(source, split, cache=cache) for split in ("train", "holdout"))
-        for doubt in doubts(self.train_set, experiment.data):
+        data = experiment.data
+        source = records_folder(data.source, data.image_size, workdir)
+        self.train_set, self.holdout_set = (
+            open_dataset(source, split, cache=data.cache) for split in ("train", "holdout")
+        )
+        for doubt in doubts(self.train_set, data):
             print(f"warning: {self.train_set.folder}: {doubt}", flush=True)
         self.metadata = {
             "kind": "text_to_image",
@@ -44,11 +41,12 @@ class Denoise(DenoiseStep):
             "dataset": self.train_set.fingerprint,
         }
         if self.reader.widths is None:
-            tokenizer = _tokenizer(experiment, self.train_set, saved)
+            captions = (caption.text for caption in self.train_set.captions())
+            tokenizer = run_tokenizer(captions, experiment.text.vocabulary, saved, experiment.init_from)
             self.metadata["tokenizer"] = tokenizer.to_json()
             self.reader = open_reader(experiment, tokenizer)
         self._texts = {name: TextInput(self.reader.encodes[name], n) for name, n in self.reader.lengths.items()}
-        size = experiment.data.image_size
+        size = data.image_size
         self.artist = Artist(experiment, self.space, self.reader, (size, size))
         self.judge = find_judge(self.holdout_set, self.artist)
         self.neighbours = TrainingNeighbours(self.train_set, self.holdout_set, size, workdir)
@@ -107,31 +105,3 @@ class Denoise(DenoiseStep):
         names = [f"val/loss_t{i / TIME_BINS:.1f}-{(i + 1) / TIME_BINS:.1f}" for i in range(TIME_BINS)]
         bins = {name: sums[0, i] / sums[1, i] for i, name in enumerate(names) if sums[1, i]}
         return {"val/loss": sums[0].sum() / sums[1].sum(), **bins}
-
-
-def _records(config: DataConfig, workdir: Path) -> str:
-    """The folder of records, or its address; scenes are rendered once, at the run's size."""
-    if not is_rendered(config.source):
-        return config.source
-    folder = workdir / f"records-{config.source.replace(':', '-')}-{config.image_size}"
-    # One process of those that see the folder.
-    with (workdir / f".{folder.name}.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        if not folder.exists():
-            prepare(config.source, folder, size=config.image_size)
-    return str(folder)
-
-
-def _tokenizer(experiment: DenoiseExperiment, dataset, saved: dict | None) -> Tokenizer:
-    """This run's own, if it is resumed; of the run that it starts from, whose embeddings it takes; else trained on the
-    data's captions. Training it anew would give another one if a record has been damaged meanwhile."""
-    if saved is not None:
-        return Tokenizer.from_json(saved["tokenizer"])
-    if experiment.init_from:
-        made = source_metadata(experiment.init_from)["task"]
-        if "tokenizer" not in made:
-            raise ConfigError(f"config.init_from: {experiment.init_from} is no run of the task 'denoise': no tokenizer")
-        return Tokenizer.from_json(made["tokenizer"])
-    captions = (caption.text for caption in dataset.captions())
-    train = lambda: {"json": train_tokenizer(captions, experiment.text.vocabulary).to_json()}  # noqa: E731
-    return Tokenizer.from_json(from_first(train)["json"])

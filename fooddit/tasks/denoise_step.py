@@ -137,6 +137,20 @@ class DenoiseStep:
             "index": shape((data.batch_size,), jnp.int32),
         }
 
+    @property
+    def cached_batch_shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """Of a batch whose latents and features of captions come from a cache."""
+        count, shape, shapes = self.experiment.data.batch_size, jax.ShapeDtypeStruct, self.batch_shapes
+        side = self.experiment.data.image_size * self.experiment.space.patch // self.space.grid
+        found = {"moments": shape((count, side, side, self.space.moments_width), jnp.float16)}
+        widths, dtype = self.reader.widths, jnp.dtype(self.experiment.towers.dtype)
+        for name in self.experiment.towers.names:
+            found[f"{name}_features"] = shape((*shapes[name].shape, widths.text[name]), dtype)
+        if "eclip" in self.experiment.towers.names:
+            found["eclip_pooled"] = shape((count, widths.pooled), jnp.float32)
+        replaced = ("image", *self.experiment.towers.names)
+        return {name: leaf for name, leaf in shapes.items() if name not in replaced} | found
+
     def device_batch(self, frozen, batch: dict) -> dict:
         """Pictures of one bucket to tokens of the one length that the step is compiled for; captions and reference
         pictures to features of the frozen towers."""

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from fooddit.config import ConfigError
+from fooddit.data.catalogue import is_rendered
 from fooddit.data.prepare import prepare
 from fooddit.data.tokenizer import Tokenizer, train_tokenizer
 from fooddit.parallel.processes import from_first
@@ -13,7 +14,7 @@ from fooddit.training.transfer import source_metadata
 
 def records_folder(source: str, image_size: int, workdir: Path) -> str:
     """The folder of records that a config's source names, or its address; scenes are rendered once into the workdir."""
-    if not source.startswith(("scenes:", "styles:")):
+    if not is_rendered(source):
         return source
     folder = workdir / f"records-{source.replace(':', '-')}-{image_size}"
     # One process of those that see the folder.
