@@ -36,6 +36,10 @@ def cache(source: str, out: str, experiment: Any, *, text: bool) -> Summary:
         raise ConfigError(
             "--cache: there is nothing to compute, config.space.autoencoder is 'pixels' and --text is off"
         )
+    for key, part in {"space.autoencoder": space, **{f"towers.{name}": part for name, part in towers.items()}}.items():
+        # Said before a folder is begun whose key could never be met.
+        if part is not None and None in [part.description.get(name, "") for name in ("sha256", "fingerprint")]:
+            raise ConfigError(f"config.{key} is the name of a shape without weights; give the folder that holds them")
     summary = build_cache(source, out, experiment.data, device_encoders(space, towers))
     if space is not None:
         summary.notes.append(_keep_statistics(space, source, experiment.data, summary))

@@ -111,6 +111,16 @@ def test_what_has_nothing_to_cache_is_refused(folder, experiment, tmp_path):
     for config, text, message in (
         (DenoiseExperiment(data=data), False, r"there is nothing to compute, config\.space\.autoencoder is 'pixels'"),
         (DenoiseExperiment(data=data), True, r"--text: config\.towers names no frozen tower"),
+        (
+            DenoiseExperiment(data=data, towers=TowersConfig("umt5-small")),
+            True,
+            r"config\.towers\.t5 is the name of a s",
+        ),
+        (
+            DenoiseExperiment(data=data, space=SpaceConfig("flux", 1)),
+            False,
+            r"config\.space\.autoencoder is the name of a shape",
+        ),
         (AutoencodeExperiment(task="autoencode"), False, "the task 'autoencode' has no frozen encoders"),
     ):
         with pytest.raises(ConfigError, match=message):
