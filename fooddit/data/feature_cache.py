@@ -35,7 +35,7 @@ DTYPES = {"float16": np.dtype(np.float16), "bfloat16": np.dtype(ml_dtypes.bfloat
 # Of a shard: its records' numbers of arrays, the arrays that they have, and of each array its checksum and extent.
 _INDEX = {"counts": 0, "entries": 0, "crc32": 0, "shapes": (0, 2)}
 # Where weights were found is no part of what they are.
-_PLACES = ("source", "autoencoder", "eclip")
+_PLACES = ("source", "autoencoder")
 
 
 def moments_key(dataset: str, config: DataConfig, encoder: Mapping[str, Any]) -> dict[str, Any]:
