@@ -44,7 +44,7 @@ class Block(nnx.Module):
         else:
             self.attention = PlainAttention(config, rngs=rngs, causal=causal)
         self.mlp_norm = Norm(config)
-        self.mlp = SwiGLU(config.width, rngs=rngs) if config.activation == "swiglu" else Mlp(config, rngs=rngs)
+        self.mlp = make_mlp(config, rngs)
 
     def __call__(self, x: Float[Array, "batch tokens width"], *, positions, mask) -> Float[Array, "batch tokens width"]:
         x = x + self.attention(self.attention_norm(x), positions=positions, mask=mask)
@@ -68,15 +68,20 @@ class PlainAttention(nnx.Module):
         return self.out(shard_tokens_of_heads(attended, self.num_heads))
 
 
+def make_mlp(config: TowerConfig, rngs: nnx.Rngs) -> nnx.Module:
+    activation, inner = config.activation, config.mlp_width
+    if activation == "swiglu":
+        return SwiGLU(config.width, rngs=rngs)
+    return Mlp(config.width, inner, activation, bias=config.bias, rngs=rngs)
+
+
 class Mlp(nnx.Module):
     """down(activation(up(x)))."""
 
-    def __init__(self, config: TowerConfig, *, rngs: nnx.Rngs):
-        self.activation = config.activation
-        self.up = Linear(config.width, config.mlp_width, axes=("embed", "mlp"), rngs=rngs, bias=config.bias)
-        self.down = Linear(
-            config.mlp_width, config.width, axes=("mlp", "embed"), rngs=rngs, scale=0.0, bias=config.bias
-        )
+    def __init__(self, width: int, inner: int, activation: str, *, bias: bool, rngs: nnx.Rngs):
+        self.activation = activation
+        self.up = Linear(width, inner, axes=("embed", "mlp"), rngs=rngs, bias=bias)
+        self.down = Linear(inner, width, axes=("mlp", "embed"), rngs=rngs, scale=0.0, bias=bias)
 
     def __call__(self, x: Float[Array, "... width"]) -> Float[Array, "... width"]:
         return self.down(_ACTIVATIONS[self.activation](self.up(x)))
@@ -94,7 +99,7 @@ class AttentionPool(nnx.Module):
         self.value = Linear(width, width, axes=("embed", "heads"), rngs=rngs, bias=bias)
         self.out = Linear(width, width, axes=("heads", "embed"), rngs=rngs, bias=bias)
         self.norm = Norm(config)
-        self.mlp = SwiGLU(width, rngs=rngs) if config.activation == "swiglu" else Mlp(config, rngs=rngs)
+        self.mlp = make_mlp(config, rngs)
 
     def __call__(self, x: Float[Array, "batch tokens width"], mask) -> Float[Array, "batch width"]:
         probe = jnp.broadcast_to(self.probe[...].astype(x.dtype), (x.shape[0], 1, x.shape[2]))

@@ -62,7 +62,7 @@ class ImageTower(nnx.Module):
     """Patches, blocks, final norm, pooling, projection."""
 
     def __init__(self, config: ImageTowerConfig, whole: EclipConfig, *, rngs: nnx.Rngs):
-        self.config, self.whole = config, whole
+        self.config, self.whole, self.interpolation = config, whole, config.interpolation
         features, width = 3 * config.patch**2, config.width
         bias = config.bias and not config.pre_norm
         self.patches = Linear(features, width, axes=("features", "embed"), rngs=rngs, bias=bias)
@@ -84,7 +84,7 @@ class ImageTower(nnx.Module):
     def position_table(self, shape: tuple[int, int]) -> Float[Array, "n width"]:
         """The learned positions of a picture of (rows, columns) of patches."""
         # The class token's entry comes first.
-        return resize_table(self.table[...][-self.config.tokens :], shape, self.config.interpolation)
+        return resize_table(self.table[...][-self.config.tokens :], shape, self.interpolation)
 
     def encode_patches(
         self,
@@ -143,7 +143,7 @@ class TextTower(nnx.Module):
     """Embedding, blocks, final norm, pooling, projection."""
 
     def __init__(self, config: TextTowerConfig, whole: EclipConfig, *, rngs: nnx.Rngs):
-        self.config, self.whole = config, whole
+        self.config, self.whole, self.end = config, whole, config.end
         embedding = jax.random.normal(rngs.params(), (config.vocabulary, config.width))
         self.embedding = nnx.Param(embedding, axes=("vocab", "embed"))
         self.table = _table(config, config.length, rngs)
@@ -171,7 +171,7 @@ class TextTower(nnx.Module):
             return mean_over(x, mask)
         if self.config.pooling == "last":
             return x[:, -1]
-        end = jnp.argmax(ids == self.config.end, axis=1)
+        end = jnp.argmax(ids == self.end, axis=1)
         return jnp.take_along_axis(x, end[:, None, None], axis=1)[:, 0]
 
 

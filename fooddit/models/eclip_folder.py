@@ -1,7 +1,9 @@
 """E-CLIP from a folder: our own exported one, or a published CLIP, SigLIP or SigLIP 2 in the Hugging Face layout."""
 
+import hashlib
 import json
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,7 @@ class EclipEncoder:
 
     Attributes:
       config: of the towers; shapes, axes: trees of its parameters' shapes and logical axis names.
-      description: the source and its fingerprint, for checkpoints.
+      description: the source, with a hash of its weights, of its tokenizer and of how it takes pixels; for checkpoints.
       length, width: of the text tokens; image_size, image_tokens, image_width: of a square picture, in pixels, and its
         patches; embed: width of what is pooled.
       mean, deviation: of the pixels in [0, 1] that it was trained with; it applies them itself to pixels in [-1, 1].
@@ -39,10 +41,20 @@ class EclipEncoder:
         definition = define(lambda rngs: Eclip(self.config, rngs=rngs))
         self.axes, self.bind = definition.axes, definition.bind
         self.shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype), definition.shapes)
-        self.description = {"eclip": source, "dtype": dtype, "fingerprint": folder.fingerprint if folder else None}
+        self._dtype = dtype
         self.length, self.width, self.embed = config.text.length, config.text.width, config.embed
         self.image_size, self.image_tokens = config.image.image_size, config.image.tokens
         self.image_width, self.mean, self.deviation = config.image.width, config.image.mean, config.image.deviation
+
+    @cached_property
+    def description(self) -> dict:
+        about = {"model": "eclip", "source": self._source, "dtype": self._dtype, "fingerprint": None}
+        if self._folder is None:
+            return about
+        tokenizer = self._folder.path / TOKENIZER
+        parts = [self._folder.fingerprint, f"{self.mean} {self.deviation}"]
+        parts += [hashlib.sha256(tokenizer.read_bytes()).hexdigest()] if tokenizer.is_file() else []
+        return about | {"fingerprint": hashlib.sha256(" ".join(parts).encode()).hexdigest()}
 
     def load(self, shardings: Any = None) -> Any:
         """The arrays, each device's part only where shardings are given.

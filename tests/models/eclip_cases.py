@@ -7,6 +7,7 @@ import numpy as np
 
 from fooddit.models.clip_tables import PUBLISHED
 from fooddit.models.eclip import Eclip
+from fooddit.models.eclip_config import EclipConfig
 from fooddit.models.module import define
 from fooddit.models.tensors import save_folder
 
@@ -49,8 +50,12 @@ def published(name: str):
 
 
 def weights(name: str) -> dict:
-    """Our tree of arrays, each of its own seeded generator; everything counts, biases and gains too."""
-    config, _ = published(name)
+    """Our tree of arrays of a published model."""
+    return random_weights(published(name)[0])
+
+
+def random_weights(config: EclipConfig) -> dict:
+    """Arrays, each of its own seeded generator; everything counts, biases, gains and what starts at zero, too."""
     leaves, tree = jax.tree.flatten_with_path(define(lambda rngs: Eclip(config, rngs=rngs)).shapes)
     return tree.unflatten(_array(jax.tree_util.keystr(path), leaf.shape) for path, leaf in leaves)
 

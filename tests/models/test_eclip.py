@@ -13,7 +13,7 @@ from fooddit.models.clip_layers import resize_table
 from fooddit.models.eclip import Eclip
 from fooddit.models.eclip_config import SIZES, EclipConfig, ImageTowerConfig, TextTowerConfig
 from fooddit.models.module import define
-from tests.models.eclip_cases import CASES, GOLDEN, inputs, published, weights
+from tests.models.eclip_cases import CASES, GOLDEN, inputs, published, random_weights, weights
 
 IMAGE = ImageTowerConfig(width=32, depth=2, head_dim=8, patch=4, image_size=16)
 TEXT = TextTowerConfig(width=24, depth=2, head_dim=8, vocabulary=50, length=9)
@@ -22,12 +22,7 @@ rng = np.random.default_rng(0)
 
 
 def random_model(config: EclipConfig):
-    """With everything moved from its start: what starts at zero must count too."""
-    definition = define(lambda r: Eclip(config, rngs=r))
-    leaves, tree = jax.tree.flatten(definition.init(jax.random.key(0)))
-    keys = jax.random.split(jax.random.key(1), len(leaves))
-    params = tree.unflatten(leaf + 0.1 * jax.random.normal(key, leaf.shape) for leaf, key in zip(leaves, keys))
-    module = definition.bind(params)
+    module = define(lambda r: Eclip(config, rngs=r)).bind(jax.tree.map(jnp.asarray, random_weights(config)))
     # Under jit: one program compiles faster than its operations one by one.
     encode = lambda name: jax.jit(lambda *arrays: getattr(module, name)(*arrays))
     patches = jax.jit(module.image.encode_patches)

@@ -19,6 +19,7 @@ from fooddit.tasks.held_out_pairs import read_held_out
 from fooddit.training.loop import abstract_state, jit_step
 from fooddit.training.optimizer import make_optimizer
 from fooddit.training.state import State
+from tests.models.eclip_cases import random_weights
 
 
 def experiment(**values) -> ContrastiveExperiment:
@@ -45,10 +46,7 @@ def task(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def params(task):
-    """Moved from the start, where outputs are zero."""
-    leaves, tree = jax.tree.flatten(task.init(jax.random.key(0)))
-    keys = jax.random.split(jax.random.key(1), len(leaves))
-    return tree.unflatten(leaf + 0.05 * jax.random.normal(key, leaf.shape) for leaf, key in zip(leaves, keys))
+    return random_weights(task.experiment.model)
 
 
 def step_on(task, config: MeshConfig, params, batch):
