@@ -12,6 +12,7 @@ COMMANDS = {
     "prepare": ("fooddit.prepare_command", "a catalogue of photos (or scenes, or a TFDS builder) becomes records"),
     "generate": ("fooddit.generate_command", "pictures from a checkpoint"),
     "evaluate": ("fooddit.evaluate_command", "how good a checkpoint's pictures are: distances, fit, diversity, copies"),
+    "export": ("fooddit.export_command", "a run's averaged weights as safetensors, config.json and tokenizer.json"),
     "checkpoint": ("fooddit.training.checkpoint_command", "list, verify or hash a run's checkpoints"),
     "compile": (
         "fooddit.aot.compile_command",

@@ -18,7 +18,7 @@ _FULL_DISK = "the pictures written so far are whole; free some and run the same 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `fooddit generate`."""
-    parser.add_argument("--checkpoint", required=True, metavar="DIR", help="a run's workdir")
+    parser.add_argument("--checkpoint", required=True, metavar="DIR", help="a run's workdir, or an exported model")
     parser.add_argument("--step", type=int, help="a checkpoint's step (default: the newest)")
     parser.add_argument("--prompt", action="append", default=[], metavar="TEXT", help="zh or en; may be repeated")
     parser.add_argument("--prompt-file", type=Path, metavar="FILE", help="one prompt a line, UTF-8")

@@ -19,10 +19,11 @@ from fooddit.diffusion import resolution_shift
 from fooddit.models.drawing import Artist
 from fooddit.models.picture_space import PictureSpace
 from fooddit.models.prompts import Prompt, PromptReader, fit_reference, open_reader
-from fooddit.models.text_to_image import SamplingConfig
+from fooddit.models.text_to_image import SamplingConfig, define_model
 from fooddit.tasks.denoise_step import DenoiseExperiment
 from fooddit.training.checkpoint import load_parameters
-from fooddit.training.checkpoint_layout import find_checkpoints, list_steps
+from fooddit.training.checkpoint_layout import find_checkpoints
+from fooddit.training.exported import is_exported, require_shapes
 from fooddit.training.frozen import Frozen
 
 # Pictures drawn at once: one number for every call, as another batch size is another program and may round otherwise.
@@ -97,7 +98,7 @@ class Pipeline:
     def from_checkpoint(
         cls, directory: str | Path, step: int | None = None, *, without: Sequence[str] = ()
     ) -> "Pipeline":
-        """Loads the newest step (or `step`) of a workdir.
+        """Loads the newest step (or `step`) of a workdir, or a folder that `fooddit export` wrote.
 
         Args:
           without: frozen towers ("t5", "eclip") that are neither loaded nor heard: each was dropped now and then in
@@ -105,9 +106,8 @@ class Pipeline:
 
         Raises:
           FileNotFoundError: no checkpoint there; ValueError: one of another kind, or its autoencoder or a tower is
-            another now.
+            another now; TensorError: a folder of another model, or one that is not as it was exported.
         """
-        folder = find_checkpoints(directory)
         params, metadata = load_parameters(directory, step)
         kind = metadata["task"]["kind"]
         if kind != "text_to_image":
@@ -121,16 +121,18 @@ class Pipeline:
         words = metadata["task"].get("tokenizer")
         reader = open_reader(experiment, Tokenizer.from_json(words) if words else None, without=without)
         space = PictureSpace(experiment.space)
+        if exported := is_exported(directory):
+            require_shapes(params, define_model(experiment, reader.widths, space.features).shapes, directory)
         frozen = Frozen({"space": space, **reader.parts})
         trained_with = metadata["task"]["frozen"]
         for part, found in frozen.description.items():
-            if found != trained_with[part]:
+            if _weights(found) != _weights(trained_with[part]):
                 raise ValueError(
                     f"{directory} was trained with the {part} {trained_with[part]}, but its config gives {found} now; "
                     "put the weights it was trained with back"
                 )
-        step = list_steps(folder)[-1] if step is None else step
-        return cls(experiment, params, frozen.load(), reader, space, f"{folder}/{step}")
+        name = Path(directory).absolute() if exported else find_checkpoints(directory) / str(metadata["step"])
+        return cls(experiment, params, frozen.load(), reader, space, str(name))
 
     def __call__(self, prompt: str | Sequence[str], **arguments) -> list[Image.Image]:
         """PIL pictures: `num_images` for each prompt, in order; arguments as in `generate`."""
@@ -261,3 +263,9 @@ class Pipeline:
 
     def _shift(self, artist: Artist) -> float:
         return resolution_shift(len(artist.positions), artist.trained_tokens)
+
+
+def _weights(description: dict) -> dict:
+    """What a frozen part's description says of its arrays. With their hash it does not matter where they lie."""
+    places = ("autoencoder", "eclip", "source") if {"fingerprint", "sha256"} & description.keys() else ()
+    return {name: value for name, value in description.items() if name not in places}

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from fooddit.models.tensor_folder import CONFIG, TensorError, TensorFolder
@@ -91,7 +92,7 @@ def save_folder(
       texts: further files by name, as a tokenizer's.
 
     Raises:
-      FileExistsError: it is there already.
+      FileExistsError: it is there already; OSError: it cannot be written, and nothing is left of it.
     """
     path = Path(path)
     if path.exists():
@@ -99,25 +100,33 @@ def save_folder(
     work = path.with_name(f"{path.name}.partial")
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
-    for name, text in {CONFIG: json.dumps(config, indent=2, ensure_ascii=False) + "\n", **texts}.items():
-        (work / name).write_text(text, encoding="utf-8")
-    pieces = _pieces(sources, params)
-    sizes = {name: sum(piece.bytes(dtype) for piece in these) for name, these in pieces.items()}
-    shards = list(_shards(sizes, shard_bytes))
-    index: dict[str, str] = {}
-    for number, names in enumerate(shards, 1):
-        file = f"{stem}.safetensors" if len(shards) == 1 else f"{stem}-{number:05d}-of-{len(shards):05d}.safetensors"
-        save_file({name: _stored(pieces[name], dtype) for name in names}, str(work / file), metadata={"format": "pt"})
-        index |= dict.fromkeys(names, file)
-    if len(shards) > 1:
-        listed = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": index}
-        (work / f"{stem}.safetensors.index.json").write_text(json.dumps(listed, indent=2) + "\n", encoding="utf-8")
-    os.replace(work, path)
+    try:
+        for name, text in {CONFIG: json.dumps(config, indent=2, ensure_ascii=False) + "\n", **texts}.items():
+            (work / name).write_text(text, encoding="utf-8")
+        _write_tensors(work, stem, _pieces(sources, params), dtype, shard_bytes)
+        os.replace(work, path)
+    except SafetensorError as error:
+        raise OSError(f"{path} cannot be written: {error}") from error
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
 
 
 def stored_tensors(sources, params, dtype=None) -> dict[str, np.ndarray]:
     """Our arrays as a published file has them, by name."""
     return {name: _stored(pieces, dtype) for name, pieces in _pieces(sources, params).items()}
+
+
+def _write_tensors(folder: Path, stem: str, pieces: "dict[str, list[_Piece]]", dtype, shard_bytes: int) -> None:
+    sizes = {name: sum(piece.bytes(dtype) for piece in these) for name, these in pieces.items()}
+    shards = list(_shards(sizes, shard_bytes))
+    index: dict[str, str] = {}
+    for number, names in enumerate(shards, 1):
+        file = f"{stem}.safetensors" if len(shards) == 1 else f"{stem}-{number:05d}-of-{len(shards):05d}.safetensors"
+        save_file({name: _stored(pieces[name], dtype) for name in names}, str(folder / file), metadata={"format": "pt"})
+        index |= dict.fromkeys(names, file)
+    if len(shards) > 1:
+        listed = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": index}
+        (folder / f"{stem}.safetensors.index.json").write_text(json.dumps(listed, indent=2) + "\n", encoding="utf-8")
 
 
 class _Piece(NamedTuple):

@@ -12,6 +12,7 @@ from etils import epath
 
 from fooddit.training import checkpoint_layout as layout
 from fooddit.training.checkpoint_layout import CheckpointCorrupted, find_checkpoints
+from fooddit.training.exported import is_exported, load_exported
 from fooddit.training.object_store import is_local
 from fooddit.training.seal import broken_files
 
@@ -24,8 +25,11 @@ def load_parameters(
     """(parameters as a nested dict of numpy arrays, metadata) of a workdir's newest step or of `step`.
 
     Needs no model and no particular devices; reads only the parameters (the averaged ones if `ema`) and checks them.
-    metadata["step"] is the step. Raises FileNotFoundError, CheckpointCorrupted, or KeyError if the run kept no average.
+    metadata["step"] is the step. A folder that `fooddit export` wrote is read, too; it has the averaged ones alone.
+    Raises FileNotFoundError, CheckpointCorrupted, TensorError, or KeyError if the run kept no average.
     """
+    if ema and is_exported(directory):
+        return load_exported(directory, step)
     directory = find_checkpoints(directory)
     step = layout.pick_step(directory, step)
     check_files(directory, step, contents=False)  # Of a missing file tensorstore says it in many lines.

@@ -5,15 +5,22 @@ from typing import Any
 import jax
 
 from fooddit.config import ConfigError
+from fooddit.models.tensors import TensorError
 from fooddit.training.checkpoint_layout import find_checkpoints
+from fooddit.training.exported import exported_metadata, is_exported
 from fooddit.training.resume import newest_metadata
 
 
 def source_metadata(source: str) -> dict[str, Any]:
-    """Metadata of the run that config.init_from names; reads no arrays. ConfigError if there is none."""
+    """Metadata of the run, or of the exported model, that config.init_from names; reads no arrays.
+
+    ConfigError if there is none.
+    """
     try:
+        if is_exported(source):
+            return exported_metadata(source)
         metadata = newest_metadata(find_checkpoints(source))
-    except FileNotFoundError as error:
+    except (FileNotFoundError, TensorError) as error:
         raise ConfigError(f"config.init_from: {error}") from error
     if metadata is None:
         raise ConfigError(f"config.init_from: {source} has no whole step; see: python -m fooddit checkpoint list")
