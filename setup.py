@@ -6,7 +6,7 @@ setup(
     description="A JAX training stack for dish-image diffusion transformers",
     python_requires=">=3.11",
     packages=find_packages(include=["fooddit", "fooddit.*"]),
-    package_data={"fooddit.models": ["pretrained/*.safetensors"]},
+    package_data={"fooddit.models": ["pretrained/*.safetensors", "pretrained/*/*"]},
     install_requires=[
         "absl-py>=2.1",
         "array-record>=0.8.6",

@@ -19,6 +19,7 @@ from fooddit.models.eclip_config import SIZES, EclipConfig
 from fooddit.models.module import define
 from fooddit.models.own_names import own_sources
 from fooddit.models.tensors import TensorError, TensorFolder, load_tree, save_folder
+from fooddit.models.weights import resolve_folder
 
 OURS = "fooddit_eclip"
 TOKENIZER = "tokenizer.json"
@@ -97,9 +98,9 @@ def open_eclip(source: str, dtype: str = "float32") -> EclipEncoder:
     """
     if source in SIZES:
         return EclipEncoder(source, SIZES[source], dtype)
-    if not Path(source).is_dir():
+    if not resolve_folder(source).is_dir():
         raise ConfigError(f"E-CLIP {source!r}: no such folder; expected one, or one of {', '.join(SIZES)}")
-    folder = TensorFolder(source)
+    folder = TensorFolder(resolve_folder(source))
     kind = folder.config.get("model_type")
     if kind == OURS:
         values = {name: value for name, value in folder.config.items() if name != "model_type"}

@@ -17,6 +17,7 @@ from fooddit.models.module import define
 from fooddit.models.t5 import T5Config, T5EncoderStack
 from fooddit.models.t5_names import decoder_sources, encoder_sources, t5_config, t5_settings
 from fooddit.models.tensors import TensorError, TensorFolder, load_tree, save_folder, unused_tensors
+from fooddit.models.weights import resolve_folder
 
 TOKENIZER = "tokenizer.json"
 # Where the one embedding of encoder and decoder may be: files written from tied tensors keep any one name of it.
@@ -63,8 +64,8 @@ def open_t5(source: str, length: int, dtype: str = "bfloat16") -> "T5Encoder":
     """
     if length < 2:
         raise ConfigError(f"a text of {length} tokens: expected at least 2, one and the </s>")
-    if Path(source).expanduser().is_dir():
-        folder = TensorFolder(Path(source).expanduser())
+    if resolve_folder(source).is_dir():
+        folder = TensorFolder(resolve_folder(source))
         config = t5_config(folder.config, str(folder.path))
         encoder = T5Encoder(source, _in_dtype(config, dtype), length, folder, _Words(folder, config, length))
     elif source in PUBLISHED:

@@ -58,6 +58,13 @@ def resolve_weights(path: str) -> Path:
     return file
 
 
+def resolve_folder(source: str) -> Path:
+    """The folder that a path or `builtin:NAME` names, whether or not it is there."""
+    if source.startswith(BUILTIN):
+        return Path(str(resources.files("fooddit.models") / "pretrained")) / source.removeprefix(BUILTIN)
+    return Path(source).expanduser()
+
+
 def _flatten(params: dict, prefix: str = ""):
     for name, value in params.items():
         if isinstance(value, dict):

@@ -15,7 +15,7 @@ from fooddit.models.autoencoder import pixels_from_bytes
 from fooddit.models.eclip_folder import save_eclip
 from fooddit.parallel.placement import replicate
 from fooddit.parallel.processes import from_first
-from fooddit.tasks.contrastive_step import ContrastiveExperiment, ContrastiveStep
+from fooddit.tasks.contrastive_step import ContrastiveExperiment, ContrastiveStep, without_reconstruction
 from fooddit.tasks.held_out_pairs import HeldOut, baseline_reports, read_held_out
 from fooddit.tasks.run_data import records_folder, run_tokenizer
 from fooddit.training.task import Evaluation
@@ -83,7 +83,7 @@ class Contrastive(ContrastiveStep):
 
     def export(self, params, path: Path) -> None:
         """Writes the folder that `models.eclip_folder.open_eclip` reads."""
-        save_eclip(path, self.experiment.model, params, self.tokenizer)
+        save_eclip(path, self.experiment.model, without_reconstruction(params), self.tokenizer)
 
     def encode_texts(self, params, texts: Sequence[str]) -> Float[np.ndarray, "texts embed"]:
         """A vector of length one for each text, zero for ""."""

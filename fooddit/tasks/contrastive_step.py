@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 
 from fooddit.config import OPERATIONAL
 from fooddit.data.pairs import MOST_CAPTIONS, PairDataConfig
@@ -11,6 +12,7 @@ from fooddit.models.autoencoder import patch_positions, patchify, pixels_from_by
 from fooddit.models.contrastive_loss import sigmoid_loss
 from fooddit.models.eclip import Eclip
 from fooddit.models.eclip_config import EclipConfig
+from fooddit.models.layers import Linear
 from fooddit.models.module import define
 from fooddit.parallel import shard_batch
 from fooddit.training.frozen import Frozen
@@ -37,14 +39,23 @@ class RetrievalConfig:
 
 @dataclass(frozen=True)
 class ContrastiveExperiment(Experiment):
-    """Config of the task `contrastive`."""
+    """Config of the task `contrastive`.
+
+    Attributes:
+      reconstruction: weight of the squared error with which one linear layer, thrown away afterwards, tells a patch's
+        pixels ([-1, 1]) from its token. Captions name neither an exact hue nor a texture, and contrast alone forgets
+        what they do not name; image prompts are made of these tokens. 0: none.
+    """
 
     data: PairDataConfig = field(kw_only=True)
     model: EclipConfig = field(default_factory=EclipConfig)
+    reconstruction: float = 1.0
     evaluation: RetrievalConfig = field(default_factory=RetrievalConfig, metadata=OPERATIONAL)
 
     def __post_init__(self):
         super().__post_init__()
+        if self.reconstruction < 0:
+            raise ValueError(f"reconstruction must be at least 0, found {self.reconstruction}")
         if self.train.accumulate > 1:
             raise ValueError(
                 f"train.accumulate is {self.train.accumulate}, expected 1: each picture is compared with every caption "
@@ -69,12 +80,27 @@ class ContrastiveExperiment(Experiment):
         self.data.examples(self.model.image.patch)
 
 
+class TrainedEclip(Eclip):
+    """An E-CLIP with the layer that reconstructs patches."""
+
+    def __init__(self, config: EclipConfig, *, rngs: nnx.Rngs):
+        super().__init__(config, rngs=rngs)
+        width, patch = config.image.width, config.image.patch
+        self.pixels = Linear(width, 3 * patch * patch, axes=("embed", "features"), rngs=rngs, bias=True)
+
+
+def without_reconstruction(params: dict) -> dict:
+    """The parameters of the E-CLIP alone."""
+    return {name: leaf for name, leaf in params.items() if name != "pixels"}
+
+
 class ContrastiveStep:
     """The part of the task `contrastive` that is compiled: parameters, what a batch is, the loss."""
 
     def __init__(self, experiment: ContrastiveExperiment):
         self.experiment, self.frozen = experiment, Frozen()
-        self.definition = define(lambda rngs: Eclip(experiment.model, rngs=rngs))
+        kind = TrainedEclip if experiment.reconstruction else Eclip
+        self.definition = define(lambda rngs: kind(experiment.model, rngs=rngs))
         self.shapes, self.axes, self.init = self.definition.shapes, self.definition.axes, self.definition.init
         self.length = experiment.model.image.tokens
         self.flops_per_example = flops_per_example(experiment.model, self.shapes)
@@ -113,12 +139,18 @@ class ContrastiveStep:
         positions = batch.get("positions", jnp.asarray(patch_positions((side, side))))
         table = None if model.image.table is None else model.image.position_table((side, side))
         patches = pixels_from_bytes(batch["patches"])
-        image = model.image.encode_patches(patches, positions, batch.get("mask"), table).pooled
+        image = model.image.encode_patches(patches, positions, batch.get("mask"), table)
         text = model.encode_text(batch["text"], batch["text_mask"]).pooled
         scale, bias = model.scale_and_bias()
         names = {name: batch[name] for name in ("image_names", "text_names")}
-        pairs = sigmoid_loss(shard_batch(image), shard_batch(text), scale, bias, **names)
-        return pairs.loss, {"logit_scale": scale, "logit_bias": bias, "ignored_pairs": pairs.ignored}
+        pairs = sigmoid_loss(shard_batch(image.pooled), shard_batch(text), scale, bias, **names)
+        metrics = {"logit_scale": scale, "logit_bias": bias, "ignored_pairs": pairs.ignored}
+        if not self.experiment.reconstruction:
+            return pairs.loss, metrics
+        error = jnp.mean(jnp.square(model.pixels(image.tokens).astype(jnp.float32) - patches), axis=-1)
+        error = jnp.mean(error, where=batch.get("mask"))
+        metrics |= {"contrast": pairs.loss, "patch_error": error}
+        return pairs.loss + self.experiment.reconstruction * error, metrics
 
 
 def flops_per_example(config: EclipConfig, shapes) -> float:
@@ -137,6 +169,8 @@ def flops_per_example(config: EclipConfig, shapes) -> float:
         # One vector a picture or caption; of a pool all but the keys and values that its query attends to.
         once = _matrices({part: pool[part] for part in ("query", "out", "mlp") if part in pool})
         once += _matrices(weights.get("projection", {}))
+        if name == "image":
+            total += 2.0 * tokens * _matrices(shapes.get("pixels", {}))
         total += 2.0 * (once + tokens * (_matrices(weights) - once)) + 4.0 * tower.depth * tower.width * tokens**2
     return 3.0 * total
 
