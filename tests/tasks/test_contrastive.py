@@ -14,7 +14,7 @@ from fooddit.data.prepare import prepare
 from fooddit.models.eclip_folder import open_eclip
 from fooddit.parallel import MeshConfig, batch_sharding, make_mesh
 from fooddit.tasks.contrastive import Contrastive
-from fooddit.tasks.contrastive_step import ContrastiveExperiment, ContrastiveStep
+from fooddit.tasks.contrastive_step import ContrastiveExperiment, ContrastiveStep, without_reconstruction
 from fooddit.tasks.held_out_pairs import read_held_out
 from fooddit.training.loop import abstract_state, jit_step
 from fooddit.training.optimizer import make_optimizer
@@ -46,7 +46,9 @@ def task(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def params(task):
-    return random_weights(task.experiment.model)
+    rng, pixels = np.random.default_rng(5), task.shapes["pixels"]
+    made = {name: 0.1 * rng.normal(size=leaf.shape).astype(np.float32) for name, leaf in pixels.items()}
+    return random_weights(task.experiment.model) | {"pixels": made}
 
 
 def step_on(task, config: MeshConfig, params, batch):
@@ -78,7 +80,7 @@ def one_device(task, params, batch):
 @pytest.mark.parametrize("config", [MeshConfig(data=8), MeshConfig(data=2, fsdp=2, tensor=2)], ids=str)
 def test_a_mesh_equals_one_device(task, params, batch, one_device, config):
     metrics, found = step_on(task, config, params, batch)
-    for name in ("loss", "ignored_pairs", "logit_scale", "logit_bias"):
+    for name in ("loss", "patch_error", "ignored_pairs", "logit_scale", "logit_bias"):
         np.testing.assert_allclose(metrics[name], one_device[0][name], rtol=1e-5)
     assert metrics["ignored_pairs"] > 0
     for leaf, expected in zip(jax.tree.leaves(found), jax.tree.leaves(one_device[1])):
@@ -112,10 +114,20 @@ def test_a_shape_is_padded_to_the_length_and_gives_what_the_picture_alone_gives(
     assert made["patches"].shape == (16, 64, 192) and made["patches"].dtype == jnp.uint8
     assert made["mask"].sum(axis=1).tolist() == [60] * 16
     model = step.definition.bind(params)
+    metrics = step.loss(params, {}, made | {"index": jnp.arange(16)}, None)[1]
     pixels = lambda x: x.astype(jnp.float32) / 127.5 - 1
     padded = model.image.encode_patches(pixels(made["patches"]), made["positions"], made["mask"])
     alone = model.encode_image(pixels(jnp.asarray(image)))
     np.testing.assert_allclose(padded.pooled, alone.pooled, atol=1e-5)
+    told = alone.tokens @ params["pixels"]["kernel"] + params["pixels"]["bias"]
+    error = np.mean((told - pixels(made["patches"])[:, :60]) ** 2)
+    assert float(metrics["patch_error"]) == pytest.approx(float(error), rel=1e-4)
+
+
+def test_without_reconstruction_there_is_no_layer_for_it():
+    assert "pixels" not in ContrastiveStep(experiment(reconstruction=0.0)).shapes
+    with pytest.raises(ConfigError, match="reconstruction must be at least 0, found -1.0"):
+        experiment(reconstruction=-1.0)
 
 
 def test_evaluation_is_of_held_out_pictures_in_both_languages_beside_colours_and_chance(task, params, capsys):
@@ -163,7 +175,7 @@ def test_what_is_exported_encodes_as_what_was_trained(task, params, tmp_path):
     encoder = open_eclip(str(tmp_path / "out"))
     assert encoder.config == dataclasses.replace(task.experiment.model, dtype="float32")
     loaded = encoder.load()
-    jax.tree.map(np.testing.assert_array_equal, loaded, params)
+    jax.tree.map(np.testing.assert_array_equal, loaded, without_reconstruction(params))
     texts = ["两只饺子", "a pizza on a red plate"]
     ids, masks = (np.stack(arrays) for arrays in zip(*map(encoder.tokenize, texts)))
     found = encoder.bind(loaded).encode_text(jnp.asarray(ids), masks).pooled
