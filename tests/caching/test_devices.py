@@ -14,6 +14,7 @@ from fooddit.data.pipeline import Batches, DataConfig
 from fooddit.data.prepare import prepare
 from fooddit.data.records import open_dataset
 from fooddit.data.tokenizer import train_tokenizer
+from fooddit.models.dit import DiTConfig
 from fooddit.models.eclip import Eclip
 from fooddit.models.eclip_config import EclipConfig, ImageTowerConfig, TextTowerConfig
 from fooddit.models.eclip_folder import save_eclip
@@ -22,7 +23,7 @@ from fooddit.models.module import define
 from fooddit.models.picture_space import PictureSpace, SpaceConfig
 from fooddit.models.towers import Towers, TowersConfig
 from fooddit.tasks.autoencode import AutoencodeExperiment
-from fooddit.tasks.denoise_step import DenoiseExperiment
+from fooddit.tasks.denoise_step import DenoiseExperiment, DenoiseStep
 from fooddit.training.frozen import Frozen
 from parity import t5_made
 
@@ -48,6 +49,7 @@ def experiment(folder, tmp_path_factory):
     return DenoiseExperiment(
         data=DataConfig(str(folder), 8, grid=8, image_size=64, flip=True),
         space=SpaceConfig("builtin:scenes", 1),
+        model=DiTConfig(width=32, depth=1),
         towers=TowersConfig(str(out / "t5"), 24, str(out / "eclip"), dtype="bfloat16"),
     )
 
@@ -96,7 +98,12 @@ def test_a_run_hears_the_same_with_and_without_the_cache(folder, experiment, mad
         batches.close()
         arrays = {name: array for name, array in batch.items() if name.startswith(("t5", "eclip"))}
         heard.append(features(params, {name: jnp.asarray(array) for name, array in arrays.items()}))
-        assert ("moments" in batch) == ("t5_features" in batch) == ("eclip_pooled" in batch) == bool(source)
+        # What the step is compiled for.
+        step = DenoiseStep(experiment)
+        shapes = step.cached_batch_shapes if source else step.batch_shapes
+        assert batch.keys() == shapes.keys() | {"record", "caption"}
+        for name, leaf in shapes.items():
+            assert (batch[name].shape, batch[name].dtype) == (leaf.shape, leaf.dtype), name
     online, cached = heard
     assert online.keys() == cached.keys() == {"t5", "t5_mask", "eclip", "eclip_mask", "pooled"}
     for name, array in online.items():
