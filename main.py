@@ -200,13 +200,14 @@ def _mendable() -> tuple[type[Exception], ...]:
     from fooddit.config import ConfigError
     from fooddit.data.records import RecordError
     from fooddit.data.rows import CatalogueError
+    from fooddit.models.tensors import TensorError
     from fooddit.models.weights import WeightsError
     from fooddit.training.checkpoint import CheckpointCorrupted, CheckpointMismatch
     from fooddit.training.reporter import TrainingDiverged
     from fooddit.training.resume import RunMismatch
 
-    checkpoints = (CheckpointCorrupted, CheckpointMismatch, RunMismatch)
-    return (CatalogueError, ConfigError, OSError, RecordError, TrainingDiverged, WeightsError, *checkpoints)
+    files = (CatalogueError, OSError, RecordError, TensorError, WeightsError)
+    return (ConfigError, TrainingDiverged, *files, CheckpointCorrupted, CheckpointMismatch, RunMismatch)
 
 
 def print_result(summary: dict, workdir: Path) -> None:
