@@ -1,4 +1,4 @@
-"""The command line: fooddit prepare | generate | checkpoint | compile. A command imports what it needs when it runs."""
+"""The command line: fooddit prepare | generate | evaluate | checkpoint | compile. Each imports what it needs."""
 
 import argparse
 import importlib

@@ -56,6 +56,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _evaluate(args: argparse.Namespace, networks: list) -> int:
+    import jax
+
     from fooddit.data.records import open_dataset
     from fooddit.evaluation.feature_store import FeatureStore
     from fooddit.evaluation.measurements import Material, gather
@@ -63,6 +65,7 @@ def _evaluate(args: argparse.Namespace, networks: list) -> int:
     from fooddit.evaluation.set_page import set_page
     from fooddit.evaluation.set_report import set_report
     from fooddit.evaluation.subjects import find_subjects
+    from fooddit.parallel import make_mesh
 
     pipeline = None if args.checkpoint is None else _pipeline(args)
     source, cache = (args.records, "") if args.records else _records_of(pipeline, args.checkpoint)
@@ -81,7 +84,9 @@ def _evaluate(args: argparse.Namespace, networks: list) -> int:
         holdout_set,
     )
     store = FeatureStore(args.out / FEATURES)
-    measured = gather(material, networks, store, _bar, real_count=args.real, nearest=not args.skip_nearest)
+    # Networks look at pictures on all devices; drawing stays on one, where a picture has always the same bits.
+    with jax.set_mesh(make_mesh()):
+        measured = gather(material, networks, store, _bar, real_count=args.real, nearest=not args.skip_nearest)
     report = set_report(material, measured, args.tail)
     report |= {"settings": settings | {"records": str(source)}, **_titles(args, report)}
     args.out.mkdir(parents=True, exist_ok=True)
@@ -174,7 +179,10 @@ def _require_same(out: Path, settings: dict) -> None:
     path = out / SETTINGS
     if not path.is_file():
         return
-    found = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: no JSON ({error}); give another --out, or move {out} away") from error
     if changed := [name for name, value in settings.items() if found.get(name) != value]:
         name = changed[0]
         raise FileExistsError(

@@ -42,20 +42,20 @@ def plan(dataset: Dataset, num: int, seed: int, together: int) -> list[Drawn]:
     """`num` pictures to draw from a hold-out's captions, and a few prompts once more from other seeds.
 
     Records come in an order of chance that is always the same, so that a smaller `num` asks for the first pictures of a
-    larger one. A record gives its dense captions in turn, or short ones where it has no other. `together` prompts
-    share a seed, as they are drawn in one batch; when there are fewer records than pictures, each is asked again.
+    larger one. `together` prompts share a seed, as they are drawn in one batch; when there are fewer records than
+    pictures, each is asked again.
 
     Raises:
       ValueError: no record has a caption.
     """
-    prompts = _prompts(dataset, num)
+    prompts = holdout_captions(dataset, num)
     if not prompts:
         raise ValueError(f"{dataset.folder}: split {dataset.split!r} has no whole record with a caption to draw from")
     seeds_a_round = -(-len(prompts) // together)
     wanted = []
     for number in range(num):
         again, place = divmod(number, len(prompts))
-        record, prompt = prompts[place]
+        _, record, prompt = prompts[place]
         wanted.append(Drawn(f"{number:05d}.png", prompt, seed + again * seeds_a_round + place // together, record))
     if num > len(prompts):
         return wanted
@@ -65,6 +65,23 @@ def plan(dataset: Dataset, num: int, seed: int, together: int) -> list[Drawn]:
             name = f"{first.name.removesuffix('.png')}-{other}.png"
             wanted.append(Drawn(name, first.prompt, first.seed + other, first.record, repeat=True))
     return wanted
+
+
+def holdout_captions(dataset: Dataset, count: int) -> list[tuple[int, str, str]]:
+    """Number and id of a record, and a caption of it, of the first `count` of `choose` that have one.
+
+    Records give their dense captions in turn (the second record its second one, which may be in another language), or
+    short ones where they have no other.
+    """
+    found: list[tuple[int, str, str]] = []
+    for block in in_blocks(choose(dataset, len(dataset)).tolist()):
+        for number, record in zip(block, dataset.read_whole(block), strict=True):
+            if record is not None and record.captions and len(found) < count:
+                captions = [caption for caption in record.captions if caption.style == "dense"] or record.captions
+                found.append((number, record.id, captions[len(found) % len(captions)].text))
+        if len(found) >= count:
+            break
+    return found
 
 
 def write_metadata(folder: Path, pictures: Iterable[Drawn]) -> None:
@@ -131,19 +148,6 @@ def read_image(path: Path) -> UInt8[np.ndarray, "height width 3"]:
         return decode_image(path.read_bytes())
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-
-
-def _prompts(dataset: Dataset, num: int) -> list[tuple[str, str]]:
-    """(record, prompt) of the first records that have a caption, at most `num`."""
-    found: list[tuple[str, str]] = []
-    for block in in_blocks(choose(dataset, len(dataset))):
-        for record in dataset.read_whole(block):
-            if record is not None and record.captions and len(found) < num:
-                captions = [caption for caption in record.captions if caption.style == "dense"] or record.captions
-                found.append((record.id, captions[len(found) % len(captions)].text))
-        if len(found) >= num:
-            break
-    return found
 
 
 def _row(folder: Path, number: int, line: str) -> Drawn:

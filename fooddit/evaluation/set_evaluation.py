@@ -9,8 +9,10 @@ from jaxtyping import Float, Int, UInt8
 
 from fooddit.data.records import Dataset
 from fooddit.evaluation.features import ClipFeatures, Features
+from fooddit.evaluation.picture_folder import holdout_captions
 from fooddit.evaluation.real_pictures import blocks_for_all, choose
 from fooddit.evaluation.set_distances import SetDistances, set_distances
+from fooddit.parallel.processes import from_first
 
 # Real pictures that the model's are compared with, unless another number is given.
 REAL_PICTURES = 2048
@@ -68,6 +70,21 @@ class Reference:
             features.append(self.features(images))
             numbers.append(block)
         return RealSet(np.concatenate(features), dataset.dishes[np.concatenate(numbers)])
+
+
+class Wanted(NamedTuple):
+    """What to draw for `evaluate_set`: captions of the hold-out, a seed for each, and the numbers of their dishes."""
+
+    prompts: list[str]
+    seeds: list[int]
+    dishes: Int[np.ndarray, " n"]
+
+
+def wanted_pictures(holdout_set: Dataset, count: int) -> Wanted:
+    """At most `count` pictures, one of each record, the same at every call and on all processes: the first reads."""
+    found = from_first(lambda: {"captions": holdout_captions(holdout_set, count)})["captions"]
+    numbers = np.array([number for number, _, _ in found], np.int64)
+    return Wanted([text for _, _, text in found], list(range(len(found))), holdout_set.dishes[numbers])
 
 
 @dataclass(frozen=True)
