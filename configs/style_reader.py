@@ -11,11 +11,10 @@ def get_config(variant: str = "full"):
     config = base("read_styles")
     config.topology = "v6e:2x2"
     config.data.batch_size = 128
-    config.train.steps = {"full": 1400, "quick": 300, "tiny": 2}[variant]
+    config.train.steps = {"full": 600, "quick": 300, "tiny": 2}[variant]
     config.optimizer.learning_rate = 1e-3
     config.optimizer.warmup = 100
-    config.evaluate_every = 500
-    config.checkpoint.every = 500
+    config.checkpoint.every = 250
     if variant == "tiny":
         config.data.batch_size = 8
     return config
