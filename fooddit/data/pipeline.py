@@ -80,8 +80,8 @@ def doubts(dataset: Dataset, config: DataConfig) -> list[str]:
         found.append(f"{enlarged} of {count} pictures are smaller than {size} and are enlarged")
     if config.reference_size and config.references == "other" and (share := reference_share(dataset)) < 0.5:
         found.append(
-            f"only {round(share * count)} of {count} pictures have another one of their dish: no more of the examples "
-            "come with a reference picture (config.data.references)"
+            f"{round(share * count)} of {count} pictures have another one of their dish; the others come without a "
+            "reference picture (config.data.reference_size)"
         )
     return found
 

@@ -158,5 +158,5 @@ def test_the_share_with_a_reference_is_known_before(folder):
     assert batch["has_reference"].mean() == pytest.approx(reference_share(data), abs=0.01)
     assert reference_share(open_dataset(folder, "holdout")) == 0
     config = DataConfig(str(folder), 8, image_size=32, reference_size=16)
-    assert "only 6 of 24 pictures have another one of their dish" in doubts(data, config)[-1]
+    assert "6 of 24 pictures have another one of their dish; the others come without" in doubts(data, config)[-1]
     assert doubts(data, dataclasses.replace(config, references="same")) == []
