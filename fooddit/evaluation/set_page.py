@@ -94,7 +94,7 @@ def _caution(network: Mapping) -> str:
         + (
             " and resizing."
             if published
-            else f"; {html.escape(network['name'])} is not the Inception of published FIDs."
+            else f"; {html.escape(network['name'])} is not the network of published FIDs."
         )
     )
     return " ".join(texts)
