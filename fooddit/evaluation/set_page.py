@@ -91,11 +91,7 @@ def _caution(network: Mapping) -> str:
     published = network["description"].get("network") == "inception-v3"
     texts.append(
         "Values compare only where pictures are as many, as large, and seen by the same network"
-        + (
-            " and resizing."
-            if published
-            else f"; {html.escape(network['name'])} is not the network of published FIDs."
-        )
+        + (" and resizing." if published else f"; {html.escape(network['name'])} is not the network of published FIDs.")
     )
     return " ".join(texts)
 
