@@ -60,9 +60,9 @@ class Pictures:
     def batches(self, position: int, rows: np.ndarray | None) -> "StepBatches":
         config = self.config
         shared = {name: getattr(config, name) for name in ("batch_size", "image_size", "threads", "prefetch")}
+        more = {name: getattr(config, name) for name in ("source", "flip", "max_damaged", "cache")}
         if config.source == SCENES:
             return StepBatches(SceneBatches(SceneStreamConfig(**shared), seed=self.seed, position=position, rows=rows))
-        more = {name: getattr(config, name) for name in ("source", "flip", "max_damaged", "cache")}
         data = DataConfig(**shared, **more, grid=config.image_size)
         return StepBatches(
             Batches(self._dataset("train"), data, seed=self.seed, tokenizers={}, start=position, rows=rows)
