@@ -30,15 +30,15 @@ def get_config(variant: str = "full"):
         config.evaluation.examples, config.evaluation.baseline, config.evaluation.batch_size = 4096, 20_000, 1024
         return config
     config.model.embed = 128
-    config.model.scan_unroll = 4
-    config.model.image.width, config.model.image.depth = 128, 4
+    config.model.scan_unroll = 3
+    config.model.image.width, config.model.image.depth = 128, 3
     config.model.image.patch, config.model.image.image_size = 8, 64
     config.model.text.width, config.model.text.depth = 128, 2
     config.model.text.vocabulary, config.model.text.length = 1024, 48
-    config.train.steps = 1500
-    config.optimizer.learning_rate, config.optimizer.ema = 1e-3, 0.99
+    config.train.steps = 500
+    config.optimizer.learning_rate, config.optimizer.warmup, config.optimizer.ema = 2e-3, 50, 0.98
     config.checkpoint.every = 250
-    config.evaluate_every = 500
+    config.evaluate_every = 250
     if variant == "tiny":
         config.data.source = "scenes:32"
         config.data.batch_size = 8

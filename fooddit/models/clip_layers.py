@@ -69,10 +69,10 @@ class PlainAttention(nnx.Module):
 
 
 def make_mlp(config: TowerConfig, rngs: nnx.Rngs) -> nnx.Module:
-    activation, inner = config.activation, config.mlp_width
+    activation, inner, bias = config.activation, config.mlp_width, config.bias
     if activation == "swiglu":
         return SwiGLU(config.width, rngs=rngs)
-    return Mlp(config.width, inner, activation, bias=config.bias, rngs=rngs)
+    return Mlp(config.width, inner, activation, bias=bias, rngs=rngs)
 
 
 class Mlp(nnx.Module):
