@@ -23,9 +23,9 @@ GROUPED_TOKENS = 4096
 # By generation: the most queries a grid step and keys a product, forward and backward, and what the kernel may take of
 # the vector memory (128 MiB, tpu7x: 64 MiB); and how many channels a matrix unit sums at once.
 BLOCKS = {
-    "v5e": {"forward": (2048, 1024), "backward": (2048, 1024), "vmem_bytes": 110 << 20, "depth": 128},
-    "v5p": {"forward": (2048, 1024), "backward": (2048, 1024), "vmem_bytes": 110 << 20, "depth": 128},
-    "v6e": {"forward": (2048, 1024), "backward": (2048, 1024), "vmem_bytes": 110 << 20, "depth": 256},
+    "v5e": {"forward": (2048, 2048), "backward": (2048, 2048), "vmem_bytes": 110 << 20, "depth": 128},
+    "v5p": {"forward": (2048, 2048), "backward": (2048, 2048), "vmem_bytes": 110 << 20, "depth": 128},
+    "v6e": {"forward": (2048, 2048), "backward": (2048, 2048), "vmem_bytes": 110 << 20, "depth": 256},
     "tpu7x": {"forward": (2048, 1024), "backward": (2048, 1024), "vmem_bytes": 60 << 20, "depth": 256},
 }
 
