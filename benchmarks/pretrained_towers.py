@@ -16,7 +16,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PICTURES = 6000
-STEPS = {"t5": 1500, "eclip": 1500}
+STEPS = {"t5": 1500, "eclip": 800}
 
 
 def main() -> None:
@@ -81,6 +81,7 @@ def store_as_half(folder: Path, out: Path) -> None:
     tensors = load_file(folder / "model.safetensors")
     halved = {name: array.astype(np.float16) for name, array in tensors.items() if not name.startswith("decoder.")}
     save_file(halved, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "model.safetensors").chmod(0o644)
     folder.rename(out)
 
 
