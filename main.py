@@ -35,7 +35,11 @@ _DISTRIBUTED = flags.DEFINE_string(
     "For a run of several processes: auto (Cloud TPU, GKE, Slurm, Open MPI), or HOST:PORT,COUNT,INDEX: where process 0 "
     "is reached, how many there are, which one this is.",
 )
-_EXPORT = flags.DEFINE_string("export", None, "At the end, write the averaged weights here: a .safetensors file, or a new folder for a task that exports one.")
+_EXPORT = flags.DEFINE_string(
+    "export",
+    None,
+    "At the end, write the averaged weights here: a .safetensors file; of a T5 or an E-CLIP a new folder.",
+)
 
 
 def main(arguments: list[str]) -> None:

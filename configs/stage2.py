@@ -31,7 +31,7 @@ def get_config(variant: str = "full"):
         config.optimizer.ema = 0.9999
         config.checkpoint.every = 1000
         config.evaluate_every = 5000
-        config.evaluation.examples = 8192
+        config.evaluation.examples, config.evaluation.distance = 8192, 4096
         config.evaluation.batch_size = 256
         config.mesh.data, config.mesh.fsdp = -1, 16
         return config
@@ -58,4 +58,5 @@ def get_config(variant: str = "full"):
         config.train.log_every = 1
         config.sampling.steps = 2
         config.evaluation.examples, config.evaluation.samples, config.evaluation.alignment = 8, 4, 8
+        config.evaluation.distance = 4
     return config

@@ -1,5 +1,6 @@
 """The task of text to picture by rectified flow: its step, on data, and how it is judged."""
 
+import functools
 from pathlib import Path
 
 import jax
@@ -7,6 +8,8 @@ import numpy as np
 
 from fooddit.data.pipeline import Batches, TextInput, doubts, open_dataset
 from fooddit.diffusion import loss_by_time
+from fooddit.evaluation.features import open_features
+from fooddit.evaluation.set_evaluation import Reference, SetEvaluation, evaluate_set, wanted_pictures
 from fooddit.models.drawing import Artist
 from fooddit.models.prompts import open_reader
 from fooddit.parallel.placement import local_rows, place_rows, replicate
@@ -81,7 +84,22 @@ class Denoise(DenoiseStep):
             measured = self.judge.measure(self.artist, params, frozen, settings.alignment, settings.batch_size)
             scalars |= measured.scalars
             details |= measured.details
+        if settings.distance:
+            measured = self._distance(params, frozen)
+            scalars |= measured.scalars()
+            details["distance"] = measured.to_dict()
         return Evaluation(scalars, images, samples, tuple(texts), sheet, details)
+
+    @functools.cached_property
+    def _reference(self) -> Reference:
+        features = open_features(self.experiment.evaluation.features)
+        return Reference(features, self.train_set, self.holdout_set, self.artist.size)
+
+    def _distance(self, params, frozen) -> SetEvaluation:
+        settings = self.experiment.evaluation
+        wanted = wanted_pictures(self.holdout_set, settings.distance)
+        drawn = self.artist.draw(params, frozen, wanted.prompts, wanted.seeds, batch_size=settings.batch_size)
+        return evaluate_set(drawn, self._reference, wanted.dishes)
 
     def _validation_loss(self, params, frozen, batch: dict, key: jax.Array):
         t, flow = self.flow(params, self.device_batch(frozen, batch), key)

@@ -37,6 +37,8 @@ class EvaluationConfig:
     samples: pictures in the sample grid.
     alignment: held-out scenes whose prompts are drawn and read back (0: none; only for scenes).
     nearest: compare samples with their nearest training pictures.
+    distance: pictures drawn from held-out captions, whose FID and KID to the held-out pictures are measured (0: none).
+    features: of that distance: builtin:scene_reader, inception:FILE, inception-clean:FILE or eclip:FOLDER.
     batch_size: of pictures drawn at once.
     """
 
@@ -44,12 +46,16 @@ class EvaluationConfig:
     samples: int = 16
     alignment: int = 0
     nearest: bool = False
+    distance: int = 0
+    features: str = "builtin:scene_reader"
     batch_size: int = 64
 
     def __post_init__(self):
         for name, least in (("examples", 1), ("samples", 0), ("alignment", 0), ("batch_size", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"evaluation.{name} must be at least {least}, found {getattr(self, name)}")
+        if self.distance < 0 or self.distance == 1:
+            raise ValueError(f"evaluation.distance must be 0 (none) or at least 2, found {self.distance}")
 
 
 @dataclass(frozen=True)
