@@ -22,25 +22,27 @@ class Moments:
         self._scatter = np.zeros((dimension, dimension))
 
     @classmethod
-    def of(cls, features: Float[np.ndarray, "n features"]) -> "Moments":
-        """Of features that are all there."""
+    def of(cls, features: Float[np.ndarray, "n features"], counts: Float[np.ndarray, " n"] | None = None) -> "Moments":
+        """Of features that are all there, each `counts` times (once without)."""
         moments = cls(features.shape[1])
-        moments.add(features)
+        moments.add(features, counts)
         return moments
 
-    def add(self, features: Float[np.ndarray, "n features"]) -> None:
-        """Takes some more pictures' features in."""
-        if not len(features):
-            return
+    def add(self, features: Float[np.ndarray, "n features"], counts: Float[np.ndarray, " n"] | None = None) -> None:
+        """Takes some more pictures' features in. ValueError for features that are not finite."""
         features = np.asarray(features, np.float64)
+        counts = np.ones(len(features)) if counts is None else counts
+        if not counts.sum():
+            return
         if not np.isfinite(features).all():
             raise ValueError("features: found some that are not finite; the network or its weights are broken")
-        count, mean = len(features), features.mean(axis=0)
-        centred, shift = features - mean, mean - self.mean
+        count, kept = counts.sum(), counts > 0
+        mean = counts @ features / count
+        scaled, shift = (features[kept] - mean) * np.sqrt(counts[kept])[:, None], mean - self.mean
         total = self.count + count
-        self._scatter += centred.T @ centred + np.outer(shift, shift) * (self.count * count / total)
+        self._scatter += scaled.T @ scaled + np.outer(shift, shift) * (self.count * count / total)
         self.mean += shift * (count / total)
-        self.count = total
+        self.count = int(total)
 
     @property
     def covariance(self) -> Float[np.ndarray, "features features"]:
@@ -82,17 +84,24 @@ def resampled_frechet(
     x_counts: Float[np.ndarray, "resamples n"],
     y_counts: Float[np.ndarray, "resamples m"],
 ) -> Float[np.ndarray, " resamples"]:
-    """The distance of each pair of resampled sets, which have picture i `counts[i]` times.
+    """The distance of each pair of resampled sets, which have picture i `counts[i]` times; NaN where one has fewer than
+    two pictures.
 
     Of few pictures the root's trace is the sum of the singular values of their inner products, which are taken once:
-    the features, however wide, are not looked at again.
+    the features, however wide, are not looked at again. With more pictures than features it is taken from `Moments`.
+
+    Raises:
+      ValueError: features that are not finite.
     """
     x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
+    if not (np.isfinite(x).all() and np.isfinite(y).all()):
+        raise ValueError("features: found some that are not finite; the network or its weights are broken")
     shared = y.mean(axis=0)
     x, y = x - shared, y - shared
     few = len(x) * len(y) * min(len(x), len(y)) < 4 * x.shape[1] ** 3
-    distance = _InnerProducts(x, y) if few else _Weighted(x, y)
-    return np.array([distance(*counts) for counts in zip(x_counts, y_counts, strict=True)])
+    distance = _InnerProducts(x, y) if few else _OfMoments(x, y)
+    pairs = zip(x_counts, y_counts, strict=True)
+    return np.array([distance(v, w) if min(v.sum(), w.sum()) > 1 else np.nan for v, w in pairs])
 
 
 class _InnerProducts:
@@ -115,21 +124,15 @@ class _InnerProducts:
         return float(between + spread_x + spread_y - 2 * root)
 
 
-class _Weighted:
+class _OfMoments:
     """The distance from weighted moments, for many pictures."""
 
     def __init__(self, x: np.ndarray, y: np.ndarray):
         self.x, self.y = x, y
 
     def __call__(self, v: np.ndarray, w: np.ndarray) -> float:
-        return _of_gaussians(*_weighted_moments(self.x, v), *_weighted_moments(self.y, w))
-
-
-def _weighted_moments(x: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    total, kept = counts.sum(), counts > 0
-    mean = counts @ x / total
-    scaled = (x[kept] - mean) * np.sqrt(counts[kept])[:, None]
-    return mean, scaled.T @ scaled / (total - 1)
+        a, b = Moments.of(self.x, v), Moments.of(self.y, w)
+        return _of_gaussians(a.mean, a.covariance, b.mean, b.covariance)
 
 
 def _of_gaussians(mean_1: np.ndarray, cov_1: np.ndarray, mean_2: np.ndarray, cov_2: np.ndarray) -> float:

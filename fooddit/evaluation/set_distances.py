@@ -1,6 +1,5 @@
 """All distances between two sets of pictures' features, each with its interval."""
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,8 +8,8 @@ from jaxtyping import Float
 
 from fooddit.evaluation.bootstrap import Estimate, distance_estimate, resample
 from fooddit.evaluation.cmmd import resampled_cmmd
-from fooddit.evaluation.frechet import Moments, RankDeficient, frechet_distance, resampled_frechet
-from fooddit.evaluation.kernel_distance import resampled_kernel_distance
+from fooddit.evaluation.frechet import resampled_frechet
+from fooddit.evaluation.kernel_distance import check, resampled_kernel_distance
 
 _KERNEL_RESAMPLES = 500
 # Of the Fréchet distance: as many as this many multiplications buy, since one of wide features may take seconds.
@@ -67,10 +66,7 @@ def set_distances(
     """
     groups = np.arange(len(pictures)) if prompts is None else np.asarray(prompts)
     groups = groups if dishes is None else dishes[0]
-    with warnings.catch_warnings():
-        # `singular` says it.
-        warnings.simplefilter("ignore", RankDeficient)
-        value = frechet_distance(Moments.of(pictures), Moments.of(real))
+    check(pictures, real)
     drawn = len(np.unique(groups))
 
     def counts(resamples: int):
@@ -78,15 +74,19 @@ def set_distances(
             return resample(groups, resamples, seed), resample(np.arange(len(real)), resamples, seed + 1)
         return np.split(resample(np.concatenate(dishes), resamples, seed), [len(pictures)], axis=1)
 
-    few, many = counts(_frechet_resamples(len(pictures), len(real), pictures.shape[1])), counts(_KERNEL_RESAMPLES)
-    fid = distance_estimate(value, resampled_frechet(pictures, real, *few), drawn, biased=True)
+    # The sets themselves first, then what is resampled from them.
     once = np.ones((1, len(pictures))), np.ones((1, len(real)))
-    with_itself = [np.concatenate(pair) for pair in zip(once, many)]
-    distances = resampled_kernel_distance(pictures, real, *with_itself, labels=dishes)
+    few, many = (
+        [np.concatenate(pair) for pair in zip(once, counts(resamples))]
+        for resamples in (_frechet_resamples(len(pictures), len(real), pictures.shape[1]), _KERNEL_RESAMPLES)
+    )
+    distances = resampled_frechet(pictures, real, *few)
+    fid = distance_estimate(float(distances[0]), distances[1:], drawn, biased=True)
+    distances = resampled_kernel_distance(pictures, real, *many, labels=dishes)
     kid = distance_estimate(float(distances[0]), distances[1:], drawn, biased=False)
     of_clip = None
     if clip:
-        distances = resampled_cmmd(pictures, real, *with_itself)
+        distances = resampled_cmmd(pictures, real, *many)
         of_clip = distance_estimate(float(distances[0]), distances[1:], drawn, biased=True)
     singular = min(len(pictures), len(real)) <= pictures.shape[1]
     return SetDistances(fid, kid, of_clip, len(pictures), len(real), singular)

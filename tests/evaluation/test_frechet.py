@@ -65,6 +65,16 @@ def test_resampled_sets_are_those_with_pictures_repeated(dimension):
     np.testing.assert_allclose(found, expected, rtol=1e-9)
 
 
+def test_a_resample_of_fewer_than_two_pictures_has_no_distance():
+    x, y = feature_sets("few")
+    v, w = np.ones((2, len(x))), np.ones((2, len(y)))
+    w[1] = 0
+    found = resampled_frechet(x, y, v, w)
+    assert np.isfinite(found[0]) and np.isnan(found[1])
+    with pytest.raises(ValueError, match="not finite"):
+        resampled_frechet(np.full_like(x, np.nan), y, v, w)
+
+
 def test_a_set_is_at_no_distance_from_itself_and_order_does_not_matter():
     x, y = feature_sets("apart")
     assert distance(x, x) == pytest.approx(0, abs=1e-9)
