@@ -97,7 +97,7 @@ class DenoiseExperiment(Experiment):
     def __post_init__(self):
         super().__post_init__()
         if not self.data.source:
-            raise ValueError("data.source is empty; give a folder that `fooddit prepare` wrote, or scenes:N")
+            raise ValueError("data.source is empty; give a folder that `fooddit prepare` wrote, scenes:N or styles:N")
         if self.data.batch_size % self.train.accumulate:
             raise ValueError(
                 f"data.batch_size is {self.data.batch_size}: expected a multiple of train.accumulate, "
