@@ -27,8 +27,7 @@ def main() -> None:
     results = []
     for tokens in args.tokens:
         size, batch = SHAPES[tokens]
-        keys = STAGE_2 | {"data.image_size": size, "data.batch_size": batch}
-        flags = ["--config=configs/stage1.py", *(f"--config.{key}={value}" for key, value in keys.items())]
+        flags = [*STAGE_2, f"--config.data.image_size={size}", f"--config.data.batch_size={batch}"]
         found = {name: compile_one(args.topology, [f"--attention={name}", *flags]) for name in ("auto", "xla")}
         results.append({"tokens": tokens, "fused": found["auto"], "plain": found["xla"]})
         if not args.json:

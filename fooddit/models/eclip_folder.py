@@ -36,8 +36,8 @@ class EclipEncoder:
       mean, deviation: of the pixels in [0, 1] that it was trained with; it applies them itself to pixels in [-1, 1].
     """
 
-    def __init__(self, source: str, config: EclipConfig, dtype: str, folder: TensorFolder | None = None, sources=None):
-        self.config = replace(config, dtype=dtype)
+    def __init__(self, source: str, config: EclipConfig, folder: TensorFolder | None = None, sources=None):
+        self.config, dtype = config, config.dtype
         self._source, self._folder, self._sources, self._reader = source, folder, sources, None
         definition = define(lambda rngs: Eclip(self.config, rngs=rngs))
         self.axes, self.bind = definition.axes, definition.bind
@@ -87,28 +87,29 @@ class EclipEncoder:
         return self._folder
 
 
-def open_eclip(source: str, dtype: str = "float32") -> EclipEncoder:
+def open_eclip(source: str, dtype: str = "float32", attention: str = "auto") -> EclipEncoder:
     """An encoder of a folder, or of a size of ours by name ("eclip-l"), which can be compiled with but not loaded.
 
     A folder is what `save_eclip` wrote, or a published model whose config.json says "clip", "siglip" or "siglip2".
-    dtype: of the arrays and the activations.
+    dtype: of the arrays and the activations. attention: the kernel, as `EclipConfig.attention`.
 
     Raises:
       ConfigError: neither; TensorError: a folder of another model, or one that lacks files.
     """
+    run = {"dtype": dtype, "attention": attention}
     if source in SIZES:
-        return EclipEncoder(source, SIZES[source], dtype)
+        return EclipEncoder(source, replace(SIZES[source], **run))
     if not resolve_folder(source).is_dir():
         raise ConfigError(f"E-CLIP {source!r}: no such folder; expected one, or one of {', '.join(SIZES)}")
     folder = TensorFolder(resolve_folder(source))
     kind = folder.config.get("model_type")
     if kind == OURS:
         values = {name: value for name, value in folder.config.items() if name != "model_type"}
-        config = build(EclipConfig, values, f"{folder.path / 'config.json'}")
-        return EclipEncoder(source, config, dtype, folder, own_sources(define(lambda r: Eclip(config, rngs=r)).shapes))
+        config = replace(build(EclipConfig, values, f"{folder.path / 'config.json'}"), **run)
+        return EclipEncoder(source, config, folder, own_sources(define(lambda r: Eclip(config, rngs=r)).shapes))
     if kind in PUBLISHED:
         config, sources = PUBLISHED[kind](folder.config, _preprocessing(folder.path))
-        return EclipEncoder(source, config, dtype, folder, sources)
+        return EclipEncoder(source, replace(config, **run), folder, sources)
     raise TensorError(
         f"{folder.path / 'config.json'}: model_type is {kind!r}, expected one of {', '.join((OURS, *PUBLISHED))}"
     )

@@ -64,7 +64,8 @@ def open_reader(config, tokenizer: Tokenizer | None = None, *, without: Sequence
     """The reader of an experiment: its frozen towers but for those in `without`, or its text transformer with the
     tokenizer of the run."""
     if config.towers.names or config.model.image_tokens:
-        return Towers(config.towers, image_prompts=config.model.image_tokens > 0, without=without)
+        options = {"image_prompts": config.model.image_tokens > 0, "attention": config.model.attention}
+        return Towers(config.towers, **options, without=without)
     return LearnedText(config.text.length, tokenizer)
 
 

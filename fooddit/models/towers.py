@@ -65,8 +65,11 @@ class TowerWidths(NamedTuple):
 class Towers:
     """The frozen towers of a config: a `prompts.PromptReader`."""
 
-    def __init__(self, config: TowersConfig, *, image_prompts: bool, without: Sequence[str] = ()):
-        """`without`: towers that are not to be loaded nor heard, though the model knows their widths.
+    def __init__(
+        self, config: TowersConfig, *, image_prompts: bool, attention: str = "auto", without: Sequence[str] = ()
+    ):
+        """`attention`: E-CLIP's kernel. `without`: towers that are not to be loaded nor heard, though the model knows
+        their widths.
 
         Raises:
           ConfigError: image prompts without E-CLIP. What `open_t5` and `open_eclip` raise.
@@ -83,7 +86,7 @@ class Towers:
         if config.eclip:
             from fooddit.models.eclip_folder import open_eclip
 
-            opened["eclip"] = open_eclip(config.eclip, config.dtype)
+            opened["eclip"] = open_eclip(config.eclip, config.dtype, attention)
         self.widths = _widths(opened, image_prompts)
         self.parts = {name: part for name, part in opened.items() if name not in without}
         self.lengths = {name: part.length for name, part in self.parts.items()}

@@ -55,4 +55,4 @@ class Part:
 def patch_towers(monkeypatch) -> None:
     """Every config names these, whatever its folders are."""
     monkeypatch.setattr("fooddit.models.t5_folder.open_t5", lambda source, length, dtype: Part("t5"))
-    monkeypatch.setattr("fooddit.models.eclip_folder.open_eclip", lambda source, dtype: Part("eclip"))
+    monkeypatch.setattr("fooddit.models.eclip_folder.open_eclip", lambda source, dtype, attention: Part("eclip"))
