@@ -116,6 +116,7 @@ class Autoencode:
         self.metadata = {"kind": "autoencoder", "frozen": self.frozen.description}
         self.pictures = Pictures(experiment.data, experiment.train.seed)
         self.batch_shapes = self.pictures.batch_shapes
+        self._decoded = jax.jit(self._reconstruct)
 
     def _model(self) -> tuple[Definition, int]:
         """The autoencoder, and the multiplications of encoding and decoding a picture."""
@@ -177,7 +178,7 @@ class Autoencode:
         images = self.pictures.holdout(256)
         if not len(images):
             return Evaluation()
-        decoded = np.concatenate([self._reconstruct(params, part) for part in _parts(images)])
+        decoded = np.concatenate([np.asarray(self._decoded(params, part)) for part in _parts(images)])
         pairs = np.stack([images[:8], decoded[:8]], axis=1).reshape(-1, *images.shape[1:])
         return Evaluation(
             {"val/psnr": float(psnr(images, decoded).mean()), "val/fine_detail": fine_detail(images, decoded)},
@@ -185,16 +186,11 @@ class Autoencode:
             prompts=("picture", "reconstruction") * (len(pairs) // 2),
         )
 
-    def _reconstruct(self, params, images: np.ndarray) -> np.ndarray:
-        if not hasattr(self, "_run"):
-
-            def run(params, images):
-                model = self.autoencoder.bind(params)
-                mean, _ = self._posterior(model.encode(pixels_from_bytes(images)))
-                return replicate(bytes_from_pixels(model.decode(mean)))
-
-            self._run = jax.jit(run)
-        return np.asarray(self._run(params["autoencoder"], images))
+    def _reconstruct(self, params, images: jax.Array) -> jax.Array:
+        """Bytes to bytes, through the posterior's mean."""
+        model = self.autoencoder.bind(params["autoencoder"])
+        mean, _ = self._posterior(model.encode(pixels_from_bytes(images)))
+        return replicate(bytes_from_pixels(model.decode(mean)))
 
     def statistics(self, params) -> LatentStatistics:
         """Of the latents of held-out pictures, for whoever reads the exported weights."""
