@@ -12,7 +12,7 @@ quickstart: $(VENV)/.installed
 	$(BIN)/python main.py --config=configs/quickstart.py --workdir=runs/quickstart
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest tests -n auto --maxprocesses 8 --dist loadfile
+	$(BIN)/python -m pytest tests -n auto --maxprocesses 8 --dist loadgroup
 
 # The long form of the fault and bad-input tests: kills, signals, bit rot, full disks at random moments.
 soak: $(VENV)/.installed-test

@@ -17,6 +17,20 @@ given = os.environ.get("XLA_FLAGS", "")
 os.environ["XLA_FLAGS"] = " ".join([*given.split(), *(flag for flag in FLAGS if flag.split("=")[0] not in given)])
 
 
+# Files whose tests each take long and share little: their tests may run on several workers.
+APART = ("test_docs.py",)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """With --dist loadgroup a file's tests stay together, as they share what was made for them, but for those APART,
+    which begin first: one that is long and begins last keeps a single worker busy while the others wait."""
+    items.sort(key=lambda item: item.path.name not in APART)
+    for item in items:
+        if item.path.name not in APART:
+            item.add_marker(pytest.mark.xdist_group(str(item.path)))
+
+
 def pytest_addoption(parser):
     parser.addoption("--soak", action="store_true", help="the long form of the fault and bad-input tests: make soak")
 
