@@ -83,9 +83,10 @@ def train(task, config: MeshConfig, state: State, batches) -> tuple[list[float],
     abstract = abstract_state(task, optimizer, mesh)
     encode, step = jax.jit(task.device_batch), jit_step(task, task.experiment, optimizer, abstract)
     state, losses = jax.device_put(state, shardings_of(abstract)), []
+    frozen = task.frozen.load(mesh)
     with jax.set_mesh(mesh):
         for batch in batches:
-            state, metrics = step(state, {}, encode({}, jax.device_put(batch, batch_sharding(mesh))))
+            state, metrics = step(state, frozen, encode(frozen, jax.device_put(batch, batch_sharding(mesh))))
             losses.append(float(metrics["loss"]))
     assert shardings_of(state) == shardings_of(abstract)
     return losses, state
