@@ -50,7 +50,7 @@ def get_config(variant: str = "full"):
     config.evaluate_every = 250
     config.evaluation.alignment = 256
     if variant == "tiny":
-        config.data.source = "scenes:32"
+        config.data.source = "styles:32"
         config.data.batch_size = 8
         config.model.width, config.model.depth = 32, 2
         config.model.image_width, config.model.image_tokens = 32, 4

@@ -41,7 +41,9 @@ def test_print_config_prints_every_key_with_type_and_value():
     done = run("--print_config", "--config.train.steps=7", "--config.optimizer.learning_rate=1")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert all(re.fullmatch(r"config(\.\w+)+: (str|int|float|bool) = .+", line) for line in lines), lines
+    assert all(
+        re.fullmatch(r"config(\.\w+)+: (str|int|float|bool|tuple\[str, \.\.\.\]) = .+", line) for line in lines
+    ), lines
     assert "config.train.steps: int = 7" in lines
     assert "config.optimizer.learning_rate: float = 1.0" in lines
     keys = [line.split(":")[0] for line in lines]
