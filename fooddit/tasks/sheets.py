@@ -79,10 +79,10 @@ def _drawn(step: int) -> str:
 
 
 def _beside(reference: np.ndarray | None, image: np.ndarray) -> np.ndarray:
-    if reference is None:
-        return image
+    """Both twice as large: the sheet shrinks what is too wide for it, and enlarges by whole numbers only."""
     size = image.shape[0]
-    return np.concatenate([cv2.resize(reference, (size, size), interpolation=cv2.INTER_AREA), image], axis=1)
+    pair = [image] if reference is None else [cv2.resize(reference, (size, size), interpolation=cv2.INTER_AREA), image]
+    return np.concatenate(pair, axis=1).repeat(2, axis=0).repeat(2, axis=1)
 
 
 def _style_note(hue: bool, texture: bool, named: bool) -> Note:
