@@ -11,7 +11,6 @@ from fooddit.data.examples import TextInput
 from fooddit.data.feature_cache import FeatureStream
 from fooddit.data.images import decode_image
 from fooddit.data.pipeline import Batches, DataConfig
-from fooddit.data.prepare import prepare
 from fooddit.data.records import open_dataset
 from fooddit.data.tokenizer import train_tokenizer
 from fooddit.models.dit import DiTConfig
@@ -26,12 +25,13 @@ from fooddit.tasks.autoencode import AutoencodeExperiment
 from fooddit.tasks.denoise_step import DenoiseExperiment, DenoiseStep
 from fooddit.training.frozen import Frozen
 from parity import t5_made
+from tests.data.made import dataset, record
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    out = tmp_path_factory.mktemp("records") / "scenes"
-    prepare("scenes:20", out, size=64, progress=False)
+    out = tmp_path_factory.mktemp("records") / "made"
+    dataset(out, [record(i, 64, 64) for i in range(20)], [record(20, 64, 64)])
     return out
 
 
