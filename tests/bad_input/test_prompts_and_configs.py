@@ -34,12 +34,12 @@ class Loaded:
 
 @pytest.fixture
 def checkpoint(monkeypatch):
-    monkeypatch.setattr(Pipeline, "from_checkpoint", lambda *_: Loaded())
+    monkeypatch.setattr(Pipeline, "from_checkpoint", lambda *_, **__: Loaded())
 
 
 @pytest.fixture
 def no_checkpoint(monkeypatch):
-    monkeypatch.setattr(Pipeline, "from_checkpoint", lambda *_: pytest.fail("loaded before the prompts were looked at"))
+    monkeypatch.setattr(Pipeline, "from_checkpoint", lambda *_, **__: pytest.fail("loaded before the prompts"))
 
 
 def generate(out, *arguments):
@@ -144,7 +144,7 @@ class Interrupted(made.Loaded):
                 except KeyboardInterrupt:
                     pass
             yield drawn
-made.Pipeline.from_checkpoint = lambda *_: Interrupted()
+made.Pipeline.from_checkpoint = lambda *_, **__: Interrupted()
 main(["generate", "--checkpoint", "run", "--num", "4", "--prompt", "soup", "--out", {str(tmp_path / "out")!r}])
 """
     done = subprocess.run(
@@ -165,7 +165,7 @@ class Killed(made.Loaded):
             if number == 2:
                 os.kill(os.getpid(), signal.SIGKILL)
             yield drawn
-made.Pipeline.from_checkpoint = lambda *_: Killed()
+made.Pipeline.from_checkpoint = lambda *_, **__: Killed()
 main(["generate", "--checkpoint", "run", "--num", "4", "--prompt", "soup", "--out", {str(tmp_path / "out")!r}])
 """
     done = subprocess.run(
