@@ -55,21 +55,25 @@ def test_every_byte_survives_pixels_and_out_of_range_is_clipped():
 
 def test_shapes_of_a_fresh_autoencoder():
     definition = define(lambda r: TinyAutoencoder(TinyAutoencoderConfig(channels=5, width=24), rngs=r))
-    model = definition.bind(definition.init(jax.random.key(0)))
-    latent = model.encode(grid(32, 48))
-    assert latent.shape == (2, 4, 6, 5) and model.decode(latent).shape == (2, 32, 48, 3)
+    model = definition.bind(jax.jit(definition.init)(jax.random.key(0)))
+    latent = jax.eval_shape(model.encode, grid(32, 48))
+    assert latent.shape == (2, 4, 6, 5) and jax.eval_shape(model.decode, latent).shape == (2, 32, 48, 3)
 
 
 def test_every_parameter_learns_from_a_reconstruction():
     definition = define(lambda r: TinyAutoencoder(TinyAutoencoderConfig(channels=4, width=24), rngs=r))
     # A residual block's last convolution starts at zero, which blocks the gradient of the first.
-    params = jax.tree.map(lambda x: x + 0.05, definition.init(jax.random.key(0)))
+    params = jax.tree.map(lambda x: x + 0.05, jax.jit(definition.init)(jax.random.key(0)))
 
     def loss(params):
         model = definition.bind(params)
         return jnp.mean((model.decode(model.encode(grid(16, 16))) - grid(16, 16)) ** 2)
 
-    still = [jax.tree_util.keystr(path) for path, g in jax.tree.leaves_with_path(jax.grad(loss)(params)) if not g.any()]
+    still = [
+        jax.tree_util.keystr(path)
+        for path, g in jax.tree.leaves_with_path(jax.jit(jax.grad(loss))(params))
+        if not g.any()
+    ]
     assert still == []
 
 

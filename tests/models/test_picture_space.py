@@ -100,8 +100,9 @@ def test_bad_configs_are_refused():
 
 def test_moments_of_a_variational_autoencoder_are_scaled_as_its_makers_say(variational):
     params, image = variational.load(), made.made_picture(16, 24)
-    raw = np.asarray(variational._autoencoder.definition.bind(params["weights"]).encode(pixels_from_bytes(image)))
-    moments = np.asarray(variational.moments(params, image))
+    network = variational._autoencoder.definition.bind(params["weights"])
+    raw = np.asarray(jax.jit(network.encode)(pixels_from_bytes(image)))
+    moments = np.asarray(jax.jit(variational.moments)(params, image))
     assert variational.variational and moments.shape == (2, 8, 12, 32) and variational.grid == 4
     np.testing.assert_allclose(moments[..., :16], (raw[..., :16] - 0.1159) * 0.3611, atol=1e-5)
     np.testing.assert_allclose(moments[..., 16:], raw[..., 16:] + 2 * np.log(0.3611), atol=1e-5)
@@ -121,10 +122,10 @@ def test_tokens_of_moments_hold_mean_and_log_variance_apart(variational):
 def test_decoding_undoes_the_scale(variational):
     params = variational.load()
     latent = np.random.default_rng(0).normal(size=(1, 6, 64)).astype(np.float32)
-    decoded = variational.decode(params, latent, (2, 3))
+    decoded = jax.jit(lambda p, x: variational.decode(p, x, (2, 3)))(params, latent)
     model = variational._autoencoder.definition.bind(params["weights"])
     grid = latent.reshape(1, 2, 3, 2, 2, 16).transpose(0, 1, 3, 2, 4, 5).reshape(1, 4, 6, 16)
-    expected = np.asarray(model.decode(grid / 0.3611 + 0.1159))
+    expected = np.asarray(jax.jit(model.decode)(grid / 0.3611 + 0.1159))
     np.testing.assert_allclose(pixels_from_bytes(decoded), expected.clip(-1, 1), atol=1 / 255 + 1e-3)
 
 
