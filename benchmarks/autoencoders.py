@@ -43,7 +43,6 @@ def photos(folder: Path, weights: str, size: int, limit: int) -> None:
     import jax
 
     from fooddit.data.images import decode_image, fit_image
-    from fooddit.evaluation.reconstruction import fine_detail, psnr
     from fooddit.models.picture_space import PictureSpace, SpaceConfig
 
     names = [json.loads(line)["file_name"] for line in (folder / "metadata.jsonl").read_text("utf-8").splitlines()]
@@ -54,10 +53,10 @@ def photos(folder: Path, weights: str, size: int, limit: int) -> None:
     def reconstruct(params, image):
         return space.decode(params, space.tokens(space.moments(params, image), shape[0] * shape[1]).values, shape)
 
-    images, decoded, small, enlarged, seconds = [], [], [], 0, 0.0
+    images, decoded, small, enlarged, seconds = [], [], [], [], 0.0
     for number, name in enumerate(names[: limit or None]):
         image = decode_image((folder / name).read_bytes())
-        enlarged += min(image.shape[:2]) < size
+        enlarged.append(min(image.shape[:2]) < size)
         image = fit_image(image, size, size)
         began = time.perf_counter()
         decoded.append(np.asarray(reconstruct(params, image[None]))[0])
@@ -65,16 +64,26 @@ def photos(folder: Path, weights: str, size: int, limit: int) -> None:
         images.append(image)
         shrunk = cv2.resize(image, shape[::-1], interpolation=cv2.INTER_AREA)
         small.append(cv2.resize(shrunk, (size, size), interpolation=cv2.INTER_CUBIC))
-    print(f"\n{len(images)} photos at {size} px ({enlarged} enlarged), {space.description['autoencoder']}")
+    print(f"\n{len(images)} photos at {size} px ({sum(enlarged)} enlarged), {space.description['autoencoder']}")
     print(f"{'':20} {'mean':>7} {'median':>7} {'5 %':>7} {'95 %':>7} {'>= 30 dB':>9} {'fine detail':>12}")
-    for title, made in (("autoencoder", decoded), ("8 times smaller", small)):
-        values = np.concatenate([psnr(a[None], b[None]) for a, b in zip(images, made)])
-        low, median, high = np.percentile(values, (5, 50, 95))
-        print(
-            f"{title:20} {values.mean():7.2f} {median:7.2f} {low:7.2f} {high:7.2f} {np.mean(values >= 30):9.3f} "
-            f"{fine_detail(np.stack(images), np.stack(made)):12.3f}"
-        )
+    images, decoded, small, whole = np.stack(images), np.stack(decoded), np.stack(small), ~np.array(enlarged)
+    row("autoencoder", images, decoded)
+    row("8 times smaller", images, small)
+    if whole.any() and not whole.all():
+        row("not enlarged alone", images[whole], decoded[whole])
     print(f"{seconds / max(len(images) - 1, 1):.2f} s a photo, encoded and decoded, on {os.cpu_count()} cores")
+
+
+def row(title: str, images: np.ndarray, made: np.ndarray) -> None:
+    """Prints the figures of one way to make pictures."""
+    from fooddit.evaluation.reconstruction import fine_detail, psnr
+
+    values = np.concatenate([psnr(a[None], b[None]) for a, b in zip(images, made)])
+    low, median, high = np.percentile(values, (5, 50, 95))
+    print(
+        f"{title:20} {values.mean():7.2f} {median:7.2f} {low:7.2f} {high:7.2f} {np.mean(values >= 30):9.3f} "
+        f"{fine_detail(images, made):12.3f}"
+    )
 
 
 def memory() -> None:
