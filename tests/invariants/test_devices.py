@@ -26,6 +26,8 @@ MESHES = [
     MeshConfig(slice=2, data=1, fsdp=2, sequence=2),
     MeshConfig(data=1, fsdp=2, tensor=2, sequence=2),
 ]
+# Stage 2 adds frozen towers, which every mesh holds its part of, references and tokens of pictures.
+STAGE_2_MESHES = [MeshConfig(data=8), MeshConfig(data=1, fsdp=8), MeshConfig(data=1, fsdp=2, tensor=2, sequence=2)]
 STEPS = 3
 
 
@@ -43,6 +45,17 @@ def task(tmp_path_factory):
         "optimizer": {"warmup": 1},
     }
     return Denoise(build(DenoiseExperiment, values), folder.parent)
+
+
+@pytest.fixture(scope="module")
+def stage_2(tmp_path_factory):
+    from configs.stage2 import get_config
+
+    config, folder = get_config("tiny"), tmp_path_factory.mktemp("styles")
+    prepare("styles:32", folder / "records", size=64, progress=False)
+    config.data.source, config.data.batch_size = str(folder / "records"), 16
+    config.optimizer.warmup, config.model.head_dim = 1, 8
+    return Denoise(build(DenoiseExperiment, config.to_dict()), folder)
 
 
 def mesh_of(config: MeshConfig) -> jax.sharding.Mesh:
@@ -110,12 +123,37 @@ def one_device(task, first, batches):
 @pytest.mark.parametrize("config", MESHES, ids=lambda c: "x".join(map(str, dataclasses.astuple(c))))
 def test_a_mesh_equals_one_device(task, first, batches, one_device, config):
     losses, state = train(task, config, first, batches)
-    np.testing.assert_allclose(losses, one_device[0], rtol=1e-5)
-    assert losses[0] != losses[-1]
+    same_course((losses, state), one_device)
     sharded = [leaf for leaf in jax.tree.leaves(state.params) if not leaf.sharding.is_fully_replicated]
     assert bool(sharded) == (max(config.fsdp, config.tensor, config.sequence) > 1)
-    for found, expected in zip(jax.tree.leaves(state.params), jax.tree.leaves(one_device[1].params)):
-        np.testing.assert_allclose(found, expected, atol=5e-5)
+
+
+def same_course(found, expected) -> None:
+    """Losses and parameters of two runs, to float tolerance; a run that learns nothing proves nothing."""
+    np.testing.assert_allclose(found[0], expected[0], rtol=1e-5)
+    assert found[0][0] != found[0][-1]
+    for a, b in zip(jax.tree.leaves(found[1].params), jax.tree.leaves(expected[1].params), strict=True):
+        np.testing.assert_allclose(a, b, atol=5e-5)
+
+
+@pytest.fixture(scope="module")
+def stage_2_on_one_device(stage_2):
+    first, batches = jax.device_get(start(stage_2, ONE)), draw(stage_2, hosts=1)
+    return first, batches, train(stage_2, ONE, first, batches)
+
+
+@pytest.mark.parametrize("config", STAGE_2_MESHES, ids=lambda c: "x".join(map(str, dataclasses.astuple(c))))
+def test_stage_2_on_a_mesh_equals_one_device(stage_2, stage_2_on_one_device, config):
+    first, batches, expected = stage_2_on_one_device
+    assert "reference" in batches[0] and set(stage_2.frozen.shapes) >= {"t5", "eclip"}
+    same_course(train(stage_2, config, first, batches), expected)
+
+
+@pytest.mark.parametrize("hosts", [2, 8])
+def test_stage_2_draws_the_same_references_for_any_number_of_hosts(stage_2, stage_2_on_one_device, hosts):
+    for found, expected in zip(draw(stage_2, hosts), stage_2_on_one_device[1], strict=True):
+        for name, value in expected.items():
+            np.testing.assert_array_equal(found[name], value, err_msg=name)
 
 
 @pytest.mark.parametrize("hosts", [2, 4, 8])
