@@ -9,9 +9,9 @@ captions through the frozen T5 and E-CLIP that ship with the package. Judged on 
 stage has seen, asked for in dense captions: a picture counts if all eight attributes are read from it as asked.
 
 The arms are stage 2 alone at an equal number of steps: after stage 1, without it, with one tower, and with captions
-that are other pictures' (which must fail). Each run is a process of its own, resumes where it was, and is not made
-again once it is finished. Shares have 95 % Wilson intervals over all pictures of all seeds; the spread over seeds
-stands beside them.
+that are other pictures' (which must fail). Each run is a process of its own and resumes where it was; once finished it
+is an entry of RESULTS (OUT/results.json) and is not made again. Shares have 95 % Wilson intervals over all pictures of
+all seeds; the spread over seeds stands beside them.
 """
 
 import argparse
@@ -41,13 +41,24 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--arms", action="store_true", help="the arms, at their smaller budget")
     parser.add_argument("--table", action="store_true", help="only print what is finished")
+    parser.add_argument("--results", type=Path, help="a file of finished runs, read and written (OUT/results.json)")
     arguments = parser.parse_args()
-    arguments.out.mkdir(parents=True, exist_ok=True)
+    out, path = arguments.out, arguments.results or arguments.out / "results.json"
+    out.mkdir(parents=True, exist_ok=True)
     for seed in [] if arguments.table else arguments.seeds:
-        train(stage_1(seed), arguments.out / f"stage1-{seed}")
         for name in ARMS if arguments.arms else [MAIN]:
-            train(stage_2(name, seed, arguments.out), arguments.out / f"{slug(name)}-{seed}")
-    print(table(arguments.out))
+            if f"{name}, seed {seed}" in finished(path):
+                continue
+            first = train(stage_1(seed), out / f"stage1-{seed}")
+            then = train(stage_2(name, seed, out), out / f"{slug(name)}-{seed}")
+            results = finished(path) | {f"{name}, seed {seed}": {"stage 1": first, "stage 2": then}}
+            path.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    print(table(finished(path)))
+
+
+def finished(path: Path) -> dict[str, dict]:
+    """Summaries of both stages by "NAME, seed N"."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 def stage_1(seed: int) -> list[str]:
@@ -71,6 +82,7 @@ def stage_2(name: str, seed: int, out: Path) -> list[str]:
     settings = {
         "init_from": str(out / f"stage1-{seed}"),
         "data.source": str(out / f"stage1-{seed}" / f"records-scenes-{SCENES}-64"),
+        "space.autoencoder": "builtin:scenes",
         "data.reference_size": 0,
         "model.image_tokens": 0,
         "train.steps": STAGE_2_STEPS if name == MAIN else ARM_STEPS,
@@ -88,15 +100,16 @@ def flags(config: str, settings: dict, variant: str = "full") -> list[str]:
     return [f"--config={ROOT / 'configs' / config}.py:{variant}", *(f"--config.{k}={v}" for k, v in settings.items())]
 
 
-def train(arguments: list[str], workdir: Path) -> None:
-    """In a process of its own; its log is beside the workdir."""
-    if (workdir / "summary.json").exists():
-        return
-    command = [sys.executable, str(ROOT / "main.py"), *arguments, f"--workdir={workdir}"]
-    with workdir.with_suffix(".log").open("a") as log:
-        code = subprocess.run(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT).returncode
-    if code:
-        sys.exit(f"{workdir.with_suffix('.log')}: main.py ended with {code}")
+def train(arguments: list[str], workdir: Path) -> dict:
+    """In a process of its own, its log beside the workdir; the run's summary."""
+    summary = workdir / "summary.json"
+    if not summary.exists():
+        command = [sys.executable, str(ROOT / "main.py"), *arguments, f"--workdir={workdir}"]
+        with workdir.with_suffix(".log").open("a") as log:
+            code = subprocess.run(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT).returncode
+        if code:
+            sys.exit(f"{workdir.with_suffix('.log')}: main.py ended with {code}")
+    return json.loads(summary.read_text(encoding="utf-8"))
 
 
 def shuffled(source: Path) -> Path:
@@ -127,22 +140,23 @@ def shuffled(source: Path) -> Path:
     return folder
 
 
-def table(out: Path) -> str:
+def table(results: dict[str, dict]) -> str:
     lines = [
         "| run | steps | seeds | minutes | all exact | en | zh | lowest and highest seed |",
         "|---|--:|--:|--:|---|---|---|---|",
     ]
     for name in (MAIN, *ARMS):
-        found = [json.loads(path.read_text()) for path in sorted(out.glob(f"{slug(name)}-*/summary.json"))]
+        found = [summaries for key, summaries in sorted(results.items()) if key.startswith(f"{name}, seed ")]
         if found:
             lines.append(row(name, found))
     return "\n".join(lines)
 
 
 def row(name: str, found: list[dict]) -> str:
+    """Minutes are those of both stages; where there is no stage 1 they are of stage 2 alone."""
     from fooddit.evaluation.alignment import wilson
 
-    alignments = [summary["alignment"] for summary in found]
+    alignments = [summaries["stage 2"]["alignment"] for summaries in found]
     shares = [a["all_exact"] for a in alignments]
 
     def pooled(values: list[float], count: int) -> str:
@@ -153,9 +167,11 @@ def row(name: str, found: list[dict]) -> str:
     languages = [
         pooled([a["per_language"][lang][0] for a in alignments], alignments[0]["n"] // 2) for lang in ("en", "zh")
     ]
-    minutes = np.mean([summary["seconds"] for summary in found]) / 60
+    stages = ("stage 2",) if ARMS.get(name, {}).get("init_from") == "" else ("stage 1", "stage 2")
+    minutes = np.mean([sum(summaries[stage]["seconds"] for stage in stages) for summaries in found]) / 60
+    steps = " + ".join(str(found[0][stage]["steps"]) for stage in stages)
     return (
-        f"| {name} | {found[0]['steps']} | {len(found)} | {minutes:.1f} | {pooled(shares, alignments[0]['n'])} "
+        f"| {name} | {steps} | {len(found)} | {minutes:.1f} | {pooled(shares, alignments[0]['n'])} "
         f"| {languages[0]} | {languages[1]} | {min(shares):.3f}, {max(shares):.3f} |"
     )
 

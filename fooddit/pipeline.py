@@ -17,6 +17,7 @@ from fooddit.data.captions import check_prompt
 from fooddit.data.tokenizer import Tokenizer
 from fooddit.diffusion import resolution_shift
 from fooddit.models.drawing import Artist
+from fooddit.models.latent_statistics import LatentStatistics
 from fooddit.models.picture_space import PictureSpace
 from fooddit.models.prompts import Prompt, PromptReader, fit_reference, open_reader
 from fooddit.models.text_to_image import SamplingConfig, define_model
@@ -120,11 +121,12 @@ class Pipeline:
             )
         words = metadata["task"].get("tokenizer")
         reader = open_reader(experiment, Tokenizer.from_json(words) if words else None, without=without)
-        space = PictureSpace(experiment.space)
+        trained_with, space = metadata["task"]["frozen"], PictureSpace(experiment.space)
+        if measured := trained_with["space"].get("statistics"):
+            space = space.standardised(LatentStatistics.from_dict(measured))
         if exported := is_exported(directory):
             require_shapes(params, define_model(experiment, reader.widths, space.features).shapes, directory)
         frozen = Frozen({"space": space, **reader.parts})
-        trained_with = metadata["task"]["frozen"]
         for part, found in frozen.description.items():
             if _weights(found) != _weights(trained_with[part]):
                 raise ValueError(

@@ -34,8 +34,9 @@ PREPROCESSING = 1
 DTYPES = {"float16": np.dtype(np.float16), "bfloat16": np.dtype(ml_dtypes.bfloat16), "float32": np.dtype(np.float32)}
 # Of a shard: its records' numbers of arrays, the arrays that they have, and of each array its checksum and extent.
 _INDEX = {"counts": 0, "entries": 0, "crc32": 0, "shapes": (0, 2)}
-# Where weights were found is no part of what they are.
+# Where weights were found is no part of what they are; statistics come in after what is stored.
 _PLACES = ("source", "autoencoder")
+_LATER = ("statistics",)
 
 
 def moments_key(dataset: str, config: DataConfig, encoder: Mapping[str, Any]) -> dict[str, Any]:
@@ -248,9 +249,10 @@ def _remake(folder: Path) -> str:
 
 
 def _identity(description: Mapping[str, Any]) -> dict[str, Any]:
-    """A description without the place where the weights were, if it has their hash."""
+    """A description without the place where the weights were, if it has their hash, and without what comes later."""
     hashed = any(description.get(name) for name in ("fingerprint", "sha256"))
-    return {name: value for name, value in description.items() if not (hashed and name in _PLACES)}
+    left_out = _LATER + (_PLACES if hashed else ())
+    return {name: value for name, value in description.items() if name not in left_out}
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

@@ -111,20 +111,19 @@ def save_statistics(folder: Path, space: PictureSpace, size: int, statistics: La
     os.replace(temporary, path)
 
 
-def load_statistics(folder: Path, space: PictureSpace, size: int, dataset: str) -> LatentStatistics | None:
-    """What `save_statistics` kept for this autoencoder and picture size; None if nothing.
+def load_statistics(path: Path, space: PictureSpace, size: int) -> LatentStatistics:
+    """What `save_statistics` kept in the file for this autoencoder and picture size, of whatever dataset.
 
     Raises:
-      RecordError: they were measured on another dataset than the one that is there now, or the file is damaged.
+      RecordError: none of them, or a damaged file.
     """
-    path = Path(folder) / FILE
-    found = _read(path).get(_key(space, size)) if path.exists() else None
-    if found is None:
-        return None
-    if found["dataset"] != dataset:
+    path = Path(path)
+    known = _read(path) if path.exists() else {}
+    if (found := known.get(_key(space, size))) is None:
+        has = ", ".join(f"of autoencoder {key[:12]} at {key.rpartition('-')[2]} pixels" for key in known)
         raise RecordError(
-            f"{path}: measured on a dataset {found['dataset'][:12]}, this one is {dataset[:12]}; delete the file and "
-            "measure again"
+            f"{path}: expected statistics of autoencoder {_key(space, size)[:12]} at {size} pixels, "
+            f"{f'found those {has}' if has else 'found none'}; `fooddit prepare --cache` with this config measures them"
         )
     return LatentStatistics.from_dict(found)
 

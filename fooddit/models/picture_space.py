@@ -1,5 +1,6 @@
 """Between pictures and the tokens a diffusion model sees: pixels or latents, patches, padding, positions."""
 
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,11 +32,14 @@ class SpaceConfig:
       configs/autoencoder.py; a folder in the diffusers layout (AutoencoderKL), published or of configs/
       autoencoder_kl.py; a folder with TAESD's NAME_encoder and NAME_decoder, .safetensors or .pth; or "sd", "sdxl",
       "sd3", "flux": a shape that can be compiled, not run.
+    statistics: the latent_statistics.json that `fooddit prepare --cache` keeps with records: each channel of the
+      latents is standardised by what was measured there; "": by what the autoencoder's makers say.
     patch: side of a token in positions of the grid (pixels or latents).
     dtype: of the autoencoder's activations.
     """
 
     autoencoder: str = "pixels"
+    statistics: str = ""
     patch: int = 4
     dtype: str = "float32"
 
@@ -44,6 +48,8 @@ class SpaceConfig:
             raise ValueError(f"space.dtype: found {self.dtype!r}, expected float32 or bfloat16")
         if self.patch < 1:
             raise ValueError(f"space.patch must be at least 1, found {self.patch}")
+        if self.statistics and self.autoencoder == "pixels":
+            raise ValueError(f"space.statistics: found {self.statistics!r}, expected none: pixels have no latents")
 
 
 class Tokens(NamedTuple):
@@ -61,20 +67,19 @@ class Tokens(NamedTuple):
 class PictureSpace:
     """Encodes pictures to padded tokens and back. A part of what a step reads (`training.frozen.FrozenPart`).
 
-    Latents are standardised: by the dataset's own statistics where they are given, else as the autoencoder's makers
-    say.
+    Moments have the scale that the autoencoder's makers give them, so that stored ones serve any run; tokens are
+    standardised by a dataset's statistics besides, if they are given (`standardised`).
 
     Attributes:
       shapes, axes: of the arrays that `moments` and `decode` take ({} for pixels).
       grid: side of one token in pixels; sides of pictures are multiples of it.
       features: values of one token.
       variational: whether moments hold a log-variance; moments_width: values of one position of them.
-      description: where the autoencoder came from, with its hash, and the statistics if they were given; for the
-        checkpoint.
+      description: where the autoencoder came from, with its hash, and a dataset's statistics; for the checkpoint.
     """
 
-    def __init__(self, config: SpaceConfig, statistics: LatentStatistics | None = None):
-        self.config = config
+    def __init__(self, config: SpaceConfig):
+        self.config, self._standard = config, None
         self._autoencoder = None if config.autoencoder == "pixels" else open_autoencoder(config.autoencoder)
         if self._autoencoder is None:
             self.description: dict[str, Any] = {"autoencoder": "pixels"}
@@ -82,9 +87,9 @@ class PictureSpace:
             self._channels, factor, self.variational = 3, 1, False
         else:
             found = self._autoencoder
-            self.description = found.description | ({} if statistics is None else {"statistics": statistics.to_dict()})
+            self.description = found.description
             self._channels, factor, self.variational = found.channels, found.factor, found.variational
-            self._scale = _scale(found, statistics)
+            self._scale = {name: np.asarray(getattr(found, name), np.float32) for name in ("mean", "deviation")}
             self.shapes = {"weights": found.definition.shapes} | {
                 name: jax.ShapeDtypeStruct(array.shape, array.dtype) for name, array in self._scale.items()
             }
@@ -93,6 +98,17 @@ class PictureSpace:
         self.moments_width = self._channels * (2 if self.variational else 1)
         self.grid = factor * config.patch
         self.features = self._channels * config.patch**2
+
+    def standardised(self, statistics: LatentStatistics) -> "PictureSpace":
+        """This space with tokens of mean 0 and deviation 1 in each channel over the pictures that were measured.
+
+        Raises:
+          ValueError: statistics of another number of channels.
+        """
+        space = copy(self)
+        space._standard = _standard(self._autoencoder, statistics)
+        space.description = self.description | {"statistics": statistics.to_dict()}
+        return space
 
     def load(self, shardings: Any = None) -> dict:
         """The autoencoder's arrays, laid out by a tree of shardings; on one device if None."""
@@ -135,6 +151,10 @@ class PictureSpace:
         # A cache holds them as float16.
         moments = moments.astype(jnp.float32)
         parts = jnp.split(moments, 2, axis=-1) if self.variational else [moments]
+        if self._standard is not None:
+            mean, deviation = self._standard
+            parts[0] = (parts[0] - mean) / deviation
+            parts[1:] = [part - 2 * jnp.log(deviation) for part in parts[1:]]
         padded = [jnp.pad(patchify(part, patch), ((0, 0), (0, missing), (0, 0))) for part in parts]
         return Tokens(
             padded[0],
@@ -148,6 +168,8 @@ class PictureSpace:
     ) -> UInt8[Array, "batch height width 3"]:
         """Tokens of pictures of `shape` (rows, columns) to pictures."""
         grid = unpatchify(tokens, shape, self.config.patch)
+        if self._standard is not None:
+            grid = grid * self._standard[1] + self._standard[0]
         if self._autoencoder is not None:
             grid = grid * params["deviation"] + params["mean"]
             network = self._autoencoder.definition.bind(params["weights"])
@@ -168,12 +190,12 @@ def open_autoencoder(source: str) -> FrozenAutoencoder:
     return open_taesd(source) if taesd_files(Path(source)) else open_kl(source)
 
 
-def _scale(autoencoder: FrozenAutoencoder, statistics: LatentStatistics | None) -> dict[str, np.ndarray]:
-    mean, deviation = autoencoder.mean, autoencoder.deviation
-    if statistics is not None:
-        mean, deviation = statistics.mean, statistics.deviation
-        if len(mean) != autoencoder.channels:
-            raise ValueError(
-                f"statistics of {len(mean)} channels for an autoencoder of {autoencoder.channels}; measure them again"
-            )
-    return {"mean": np.asarray(mean, np.float32), "deviation": np.asarray(deviation, np.float32)}
+def _standard(autoencoder: FrozenAutoencoder, statistics: LatentStatistics) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and deviation of a dataset's latents in their makers' scale."""
+    if len(statistics.mean) != autoencoder.channels:
+        raise ValueError(
+            f"statistics of {len(statistics.mean)} channels for an autoencoder of {autoencoder.channels}; measure again"
+        )
+    makers = np.asarray(autoencoder.deviation, np.float64)
+    mean = (np.asarray(statistics.mean) - np.asarray(autoencoder.mean)) / makers
+    return mean.astype(np.float32), (np.asarray(statistics.deviation) / makers).astype(np.float32)

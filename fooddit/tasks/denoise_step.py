@@ -1,6 +1,7 @@
 """What a step of text to picture computes: stages 1 to 3 are this with other data and other starts. Needs no data."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,7 @@ from fooddit.diffusion import (
 from fooddit.models.autoencoder import patch_positions
 from fooddit.models.dit import DiTConfig
 from fooddit.models.flops import flops_per_example
+from fooddit.models.latent_statistics import load_statistics
 from fooddit.models.picture_space import PictureSpace, SpaceConfig
 from fooddit.models.prompts import input_shapes, open_reader
 from fooddit.models.text import TextConfig
@@ -115,6 +117,9 @@ class DenoiseStep:
     def __init__(self, experiment: DenoiseExperiment):
         self.experiment = experiment
         self.space = PictureSpace(experiment.space)
+        if statistics := experiment.space.statistics:
+            found = load_statistics(Path(statistics), self.space, experiment.data.image_size)
+            self.space = self.space.standardised(found)
         if self.space.grid != experiment.data.grid:
             raise ConfigError(
                 f"data.grid is {experiment.data.grid}, but a token of {experiment.space} is {self.space.grid} pixels; "

@@ -61,34 +61,39 @@ def reconstruct(space, params, image):
 
 def test_a_space_with_measured_statistics_has_standardised_latents(space, records):
     found = measure(space, space.load(), records, size=32).statistics()
-    other = PictureSpace(space.config, found)
+    other = space.standardised(found)
     assert other.description == space.description | {"statistics": found.to_dict()}
     assert LatentStatistics.from_dict(other.description["statistics"]) == found
     params, image = other.load(), np.stack([picture(i, 32, 32) for i in range(7)])
     moments = jax.jit(other.moments)(params, image)
-    again = sums_of_moments({"mean": np.zeros(4), "deviation": np.ones(4)}, moments).statistics()
+    # What is stored does not depend on them; what the model sees does.
+    np.testing.assert_array_equal(moments, jax.jit(space.moments)(params, image))
+    tokens = jax.jit(other.tokens, static_argnums=1)(moments, 16)
+    seen = np.concatenate([tokens.values, tokens.log_variance], axis=-1)[:, None]
+    again = sums_of_moments({"mean": np.zeros(4), "deviation": np.ones(4)}, seen).statistics()
     np.testing.assert_allclose(again.mean, 0, atol=1e-5)
     np.testing.assert_allclose(again.deviation, 1, atol=1e-5)
     # Whatever the scale, the pictures are the same.
     there_and_back = [jax.jit(partial(reconstruct, s))(s.load(), image).astype(int) for s in (other, space)]
     assert np.abs(there_and_back[0] - there_and_back[1]).max() <= 1
     with pytest.raises(ValueError, match="statistics of 2 channels for an autoencoder of 4"):
-        PictureSpace(space.config, LatentStatistics((0.0, 0.0), (1.0, 1.0), 1))
+        space.standardised(LatentStatistics((0.0, 0.0), (1.0, 1.0), 1))
 
 
 def test_they_are_kept_with_the_dataset_by_autoencoder_and_size(space, tmp_path):
     first, second = LatentStatistics((0.0,), (1.0,), 3), LatentStatistics((1.0,), (2.0,), 4)
-    assert load_statistics(tmp_path, space, 32, "abc") is None
+    path = tmp_path / "latent_statistics.json"
+    with pytest.raises(RecordError, match="found none; `fooddit prepare --cache` with this config measures them"):
+        load_statistics(path, space, 32)
     save_statistics(tmp_path, space, 32, first, "abc")
     save_statistics(tmp_path, space, 64, second, "abc")
-    assert load_statistics(tmp_path, space, 32, "abc") == first
-    assert load_statistics(tmp_path, space, 64, "abc") == second
-    assert load_statistics(tmp_path, PictureSpace(SpaceConfig("builtin:scenes", 1)), 32, "abc") is None
-    with pytest.raises(RecordError, match="measured on a dataset abc, this one is def; delete the file"):
-        load_statistics(tmp_path, space, 32, "def")
-    (tmp_path / "latent_statistics.json").write_text("{")
+    assert load_statistics(path, space, 32) == first
+    assert load_statistics(path, space, 64) == second
+    with pytest.raises(RecordError, match="at 16 pixels, found those of autoencoder .* at 32 pixels, of autoenc"):
+        load_statistics(path, PictureSpace(SpaceConfig("builtin:scenes", patch=1)), 16)
+    path.write_text("{")
     with pytest.raises(RecordError, match="not JSON"):
-        load_statistics(tmp_path, space, 32, "abc")
+        load_statistics(path, space, 32)
 
 
 def test_damaged_pictures_are_left_out(space, tmp_path):
