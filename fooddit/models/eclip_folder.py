@@ -126,8 +126,8 @@ def save_eclip(path: str | Path, config: EclipConfig, params: Any, tokenizer: To
     """
     definition = define(lambda rngs: Eclip(config, rngs=rngs))
     described = {"model_type": OURS, **to_dict(config)}
-    save_folder(path, described, own_sources(definition.shapes), params, dtype=dtype)
-    tokenizer.save(Path(path) / TOKENIZER)
+    texts = {TOKENIZER: tokenizer.to_json()}
+    save_folder(path, described, own_sources(definition.shapes), params, dtype=dtype, texts=texts)
 
 
 def _preprocessing(folder: Path) -> dict:

@@ -156,8 +156,6 @@ def save_t5(path: str | Path, config: T5Config, params: dict, words: tokenizers.
       FileExistsError: the folder is there already.
     """
     sources = {"encoder": encoder_sources(config, _EMBEDDINGS[0]), "decoder": decoder_sources(config)}
-    save_folder(path, t5_settings(config), sources, params)
-    words.save(str(Path(path) / TOKENIZER))
     about = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "pad_token": words.id_to_token(0),
@@ -165,8 +163,11 @@ def save_t5(path: str | Path, config: T5Config, params: dict, words: tokenizers.
         "unk_token": words.id_to_token(2),
         "clean_up_tokenization_spaces": False,
     }
-    text = json.dumps(about, indent=2, ensure_ascii=False) + "\n"
-    (Path(path) / "tokenizer_config.json").write_text(text, encoding="utf-8")
+    texts = {
+        TOKENIZER: words.to_str(pretty=True),
+        "tokenizer_config.json": json.dumps(about, indent=2, ensure_ascii=False) + "\n",
+    }
+    save_folder(path, t5_settings(config), sources, params, texts=texts)
 
 
 class _Words:

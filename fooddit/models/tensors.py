@@ -123,6 +123,8 @@ def _write_tensors(folder: Path, stem: str, pieces: "dict[str, list[_Piece]]", d
     for number, names in enumerate(shards, 1):
         file = f"{stem}.safetensors" if len(shards) == 1 else f"{stem}-{number:05d}-of-{len(shards):05d}.safetensors"
         save_file({name: _stored(pieces[name], dtype) for name in names}, str(folder / file), metadata={"format": "pt"})
+        # The library makes a file that its owner alone may read.
+        shutil.copymode(folder / CONFIG, folder / file)
         index |= dict.fromkeys(names, file)
     if len(shards) > 1:
         listed = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": index}

@@ -20,7 +20,11 @@ class WeightsError(ValueError):
 def save_weights(path: str | Path, params: dict, description: dict, dtype=np.float16) -> None:
     """Writes a nested dict of arrays as `dtype`, with a JSON description in the file's metadata."""
     flat = {name: np.ascontiguousarray(array, dtype) for name, array in _flatten(params)}
+    # The library makes a file that its owner alone may read; this one has the user's own mode.
+    Path(path).touch()
+    mode = Path(path).stat().st_mode
     save_file(flat, str(path), metadata={"fooddit": json.dumps(description, ensure_ascii=False)})
+    Path(path).chmod(mode)
 
 
 def load_weights(path: str) -> tuple[dict, dict, str]:

@@ -78,7 +78,7 @@ def test_our_own_folder_is_exact_with_torchs_names_and_layout(ours):
     # A Chinese character is three bytes, of which so small a vocabulary has made nothing yet.
     assert ids.shape == mask.shape == (9,) and mask.all() and encoder.count("两只饺子") == 12
     with pytest.raises(FileExistsError):
-        save_eclip(folder, CONFIG, params, None)
+        save_eclip(folder, CONFIG, params, train_tokenizer(["a soup"], 300))
 
 
 def test_arrays_are_of_the_type_asked_for_and_cut_over_devices(ours):

@@ -72,6 +72,8 @@ def test_what_is_written_is_read_back_bit_for_bit_also_in_shards(tmp_path):
         assert opened.config == {"a": "中文"} and opened.shapes["in_proj"] == (12, 4)
         found = load_tree(opened, SOURCES, SHAPES)
         assert all(np.array_equal(found[key], params[key]) for key in params)
+        # Who may read the configuration may read the tensors.
+        assert len({file.stat().st_mode for file in (tmp_path / name).iterdir()}) == 1
     with pytest.raises(FileExistsError, match="whole is there already"):
         save_folder(tmp_path / "whole", {}, SOURCES, params)
 
