@@ -1,7 +1,7 @@
 """Image prompts on styled scenes: what no caption names is taken from a reference, and the caption is still obeyed.
 
-    python benchmarks/image_prompts.py [--out runs/image-prompts] [--seeds 0 1 2]        (trains and measures)
-    python benchmarks/image_prompts.py --measure                                        (finished runs only)
+    python benchmarks/image_prompts.py [--out runs/image-prompts] [--seeds 0 1 2] [--arms other same]
+    python benchmarks/image_prompts.py --table [--results FILE]                         (what is finished)
 
 A style is a glaze's hue and one of sixteen table textures; its pictures share nothing else, and captions name neither.
 Stage 2 is trained on (reference, target) pairs of one style; the control on references that are the target itself.
@@ -18,36 +18,51 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from image_prompts_chart import draw_chart
+
+from fooddit.evaluation.alignment import wilson
+from fooddit.pipeline import Pipeline
+from fooddit.tasks.style_alignment import style_alignment, style_requests
 
 ROOT = Path(__file__).resolve().parent.parent
 STYLES, STEPS, PICTURES, BATCH = 12_000, 800, 256, 64
 SCALES = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5)
-ARMS = {"another picture of the dish": "other", "the target itself (control)": "same"}
+ARMS = {"other": "another picture of the dish", "same": "the target itself (control)"}
+TITLES = {arm: f"Trained on {name}" for arm, name in zip(ARMS, ("another picture of the style", "the target itself"))}
+COLUMNS = ("hue", "texture", "style", "named_exact")
+# Rows of the picture: requests in English, which are every other one.
+SHOWN = (0, 2, 4, 6, 8)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/image-prompts"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--measure", action="store_true")
-    parser.add_argument("--json", type=Path, help="where the figures go (OUT/sweep.json)")
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
+    parser.add_argument("--table", action="store_true", help="only print what is finished")
+    parser.add_argument("--results", type=Path, help="a file of finished runs, read and written (OUT/results.json)")
     arguments = parser.parse_args()
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    rows = []
-    for seed in arguments.seeds:
-        for name, references in ARMS.items():
-            workdir = arguments.out / f"{references}-{seed}"
-            if not arguments.measure:
-                train(workdir, references, seed, arguments.out)
-            if (workdir / "summary.json").exists():
-                rows += [{"arm": name, "seed": seed, **row} for row in sweep(workdir)]
-    path = arguments.json or arguments.out / "sweep.json"
-    path.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-    print(table(rows))
+    out, path = arguments.out, arguments.results or arguments.out / "results.json"
+    out.mkdir(parents=True, exist_ok=True)
+    for seed in [] if arguments.table else arguments.seeds:
+        for arm in arguments.arms:
+            if f"{arm}, seed {seed}" not in finished(path):
+                workdir = out / f"{arm}-{seed}"
+                train(workdir, arm, seed, out)
+                results = finished(path) | {f"{arm}, seed {seed}": sweep(workdir)}
+                path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+                if arm == "other":
+                    chart(workdir, results, out / "sweep.png")
+    print(table(finished(path)))
+
+
+def finished(path: Path) -> dict[str, list[dict]]:
+    """Rows, one a scale, by "ARM, seed N"."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 def train(workdir: Path, references: str, seed: int, out: Path) -> None:
-    """In a process of its own; resumes, and does nothing if it is finished. All runs read the records of the first."""
+    """In a process of its own; resumes, and does nothing if it is finished. All runs read the same records."""
     if (workdir / "summary.json").exists():
         return
     settings = {
@@ -76,29 +91,39 @@ def records(out: Path) -> Path:
 
 
 def sweep(workdir: Path) -> list[dict]:
-    """Figures of a run at each scale, kept beside it."""
-    from fooddit.pipeline import Pipeline
-    from fooddit.tasks.style_alignment import style_alignment
-
-    kept = workdir / "sweep.json"
-    if kept.exists():
-        return json.loads(kept.read_text())
-    pipe = Pipeline.from_checkpoint(workdir)
-    artist = pipe._artist(pipe.experiment.data.image_size)
+    """A finished run's figures at each scale."""
     rows = []
-    for scale in SCALES:
-        sampling = replace(pipe.experiment.sampling, image_scale=scale)
+    for scale, artist, pipe, sampling in at_scales(workdir):
         found = style_alignment(artist, pipe.params, pipe.frozen, PICTURES, BATCH, sampling)
         rows.append({"image_scale": scale, **found.to_dict()})
         print(f"{workdir.name}: image_scale {scale}: style {found.shares['style']:.3f}, "
               f"text {found.shares['named_exact']:.3f}, copies {found.copied:.3f}", flush=True)  # fmt: skip
-    kept.write_text(json.dumps(rows) + "\n", encoding="utf-8")
     return rows
 
 
-def table(rows: list[dict]) -> str:
-    from fooddit.evaluation.alignment import wilson
+def at_scales(workdir: Path):
+    """(scale, artist, pipeline, sampling) of a run at each scale in turn."""
+    pipe = Pipeline.from_checkpoint(workdir)
+    artist = pipe._artist(pipe.experiment.data.image_size)
+    for scale in SCALES:
+        yield scale, artist, pipe, replace(pipe.experiment.sampling, image_scale=scale)
 
+
+def chart(workdir: Path, results: dict, path: Path) -> None:
+    """The sweep of all finished runs, with pictures of this one."""
+    prompts: list = []
+    columns: list[np.ndarray] = []
+    for _, artist, pipe, sampling in at_scales(workdir):
+        if not prompts:
+            requests = style_requests(max(SHOWN) + 1, artist.reader.reference_size)[0]
+            prompts = [requests[i] for i in SHOWN]
+            columns.append(np.stack([prompt.image for prompt in prompts]))
+        columns.append(artist.draw(pipe.params, pipe.frozen, prompts, SHOWN, batch_size=len(SHOWN), sampling=sampling))
+    pictures = np.stack(columns, axis=1)
+    draw_chart(results, TITLES, [prompt.text for prompt in prompts], pictures, path)
+
+
+def table(results: dict[str, list[dict]]) -> str:
     def share(found: list[dict], value) -> str:
         values, count = [value(row) for row in found], found[0]["n"]
         low, high = wilson(round(sum(v * count for v in values)), count * len(values))
@@ -108,20 +133,19 @@ def table(rows: list[dict]) -> str:
         "| trained on | image_scale | seeds | hue | texture | both | all that the text says | copies |",
         "|---|--:|--:|---|---|---|---|---|",
     ]
-    for arm in ARMS:
+    rows = [{"arm": key.partition(",")[0], **row} for key, found in results.items() for row in found]
+    for arm, name in ARMS.items():
         for scale in SCALES:
             found = [row for row in rows if row["arm"] == arm and row["image_scale"] == scale]
             if found:
                 columns = [
-                    share(found, lambda r, n=name: r["shares"][n])
-                    for name in ("hue", "texture", "style", "named_exact")
+                    share(found, lambda r, n=n: r["shares"][n]) for n in ("hue", "texture", "style", "named_exact")
                 ]
                 copies = share(found, lambda r: r["copied"])
-                lines.append(f"| {arm} | {scale} | {len(found)} | {' | '.join(columns)} | {copies} |")
+                lines.append(f"| {name} | {scale} | {len(found)} | {' | '.join(columns)} | {copies} |")
     if rows:
-        oracle, chance = rows[0]["oracle"], rows[0]["chance"]
-        of = "chance: hue {hue:.3f}, texture {texture:.3f}, both {style:.4f}".format(**chance)
-        read = "the reader on real renders: both {style:.3f}, all named {named_exact:.3f}".format(**oracle)
+        of = "chance: hue {hue:.3f}, texture {texture:.3f}, both {style:.4f}".format(**rows[0]["chance"])
+        read = "the reader on real renders: both {style:.3f}, all named {named_exact:.3f}".format(**rows[0]["oracle"])
         lines.append(f"\n{of}; {read}")
     return "\n".join(lines)
 

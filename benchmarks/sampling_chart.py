@@ -3,43 +3,11 @@
 import math
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageFont
+from canvas import HEIGHT, INK, RULE, WIDTH, Canvas
 
-# The colours of report.html on paper.
-PAPER, INK, MUTED, RULE = "#fbfaf7", "#23201c", "#766f66", "#e5e0d8"
 METHODS = {"euler": ("#b2502a", "Euler"), "dpmpp_2m": ("#2f7672", "DPM-Solver++ 2M"), "heun": ("#5559a6", "Heun")}
 GUIDED = "#96751b"
-# A unit is SAVED pixels of the file; it is drawn larger and scaled down, which smooths lines.
-WIDTH, HEIGHT, DRAWN, SAVED = 830, 424, 4, 2
 TICKS = (4, 6, 8, 12, 16, 24, 40, 80)
-
-
-class Canvas:
-    """Pillow's drawing in our units, with text placed by its anchor."""
-
-    def __init__(self, width: int, height: int):
-        self.image = Image.new("RGB", (width * DRAWN, height * DRAWN), PAPER)
-        self._draw = ImageDraw.Draw(self.image)
-
-    def line(self, points, colour: str, width: float = 1) -> None:
-        scaled = [(x * DRAWN, y * DRAWN) for x, y in points]
-        self._draw.line(scaled, fill=colour, width=round(width * DRAWN), joint="curve")
-
-    def dot(self, x: float, y: float, radius: float, colour: str) -> None:
-        for r, fill in ((radius + 1.2, PAPER), (radius, colour)):
-            self._draw.ellipse([(v + s * r) * DRAWN for s in (-1, 1) for v in (x, y)], fill=fill)
-
-    def box(self, left: float, top: float, right: float, bottom: float, colour: str) -> None:
-        self._draw.rounded_rectangle([v * DRAWN for v in (left, top, right, bottom)], 2 * DRAWN, fill=colour)
-
-    def text(self, x: float, y: float, text: str, *, size: float = 11.5, colour: str = MUTED, anchor="ls") -> float:
-        """Writes a line and returns its width."""
-        font = ImageFont.load_default(size * DRAWN)
-        self._draw.text((x * DRAWN, y * DRAWN), text, fill=colour, font=font, anchor=anchor)
-        return font.getlength(text) / DRAWN
-
-    def whisker(self, x: float, low: float, high: float, colour: str) -> None:
-        self.line([(x, low), (x, high)], colour, 1)
 
 
 def draw_chart(results: dict, path: Path) -> None:
@@ -55,7 +23,7 @@ def draw_chart(results: dict, path: Path) -> None:
         f"the quickstart's model after {results['checkpoint']} of {results['train_steps']} steps."
     )
     canvas.text(20, HEIGHT - 18, caption, size=11)
-    canvas.image.resize((WIDTH * SAVED, HEIGHT * SAVED), Image.Resampling.LANCZOS).save(path, optimize=True)
+    canvas.save(path)
 
 
 def _guided_throughout(sampling: dict) -> bool:

@@ -3,8 +3,7 @@
 import math
 from pathlib import Path
 
-from PIL import Image
-from sampling_chart import HEIGHT, INK, MUTED, RULE, SAVED, WIDTH, Canvas
+from canvas import HEIGHT, INK, MUTED, RULE, WIDTH, Canvas
 
 WEAK, STRONG = "#2f7672", "#b2502a"
 TOP, BOTTOM = 92, 330
@@ -33,7 +32,7 @@ def draw_chart(weak: list[dict], strong: list[dict], ticks: tuple[int, ...], sli
         "chips, joined by the data-center network."
     )
     canvas.text(20, HEIGHT - 18, caption, size=11)
-    canvas.image.resize((WIDTH * SAVED, HEIGHT * SAVED), Image.Resampling.LANCZOS).save(path, optimize=True)
+    canvas.save(path)
 
 
 def _height(value: float, most: float) -> float:
