@@ -5,11 +5,12 @@ import itertools
 import json
 import os
 import sys
-import tempfile
 import time
 import warnings
 from contextlib import contextmanager
 from pathlib import Path
+
+from fooddit.output_folder import require_writable
 
 REPORT, PAGE, SETTINGS, PICTURES, FEATURES = "report.json", "report.html", "settings.json", "pictures", "features"
 _FULL_DISK = "what is there is whole; free some and run the same command again"
@@ -42,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Draws what is not drawn yet, measures, and writes the report; returns the exit code."""
     _check(args)
-    _require_writable(args.out)
+    require_writable(args.out)
     from fooddit.data.disk import naming_full_disk
     from fooddit.evaluation.features import open_features
     from fooddit.parallel.compilation_cache import keep_compiled_programs
@@ -108,17 +109,6 @@ def _check(args: argparse.Namespace) -> None:
         raise ValueError(f"found --num {args.num}, --real {args.real}; expected at least 2 of each to compare")
     if args.images is not None and args.images.absolute() == args.out.absolute():
         raise ValueError(f"--out {args.out}: is the folder of --images; give another one for the report")
-
-
-def _require_writable(folder: Path) -> None:
-    """Raises OSError now rather than when the report is written."""
-    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not existing.is_dir():
-        raise NotADirectoryError(f"--out {folder}: {existing} is a file, expected a folder")
-    try:
-        tempfile.TemporaryFile(dir=existing).close()
-    except OSError as error:
-        raise OSError(f"--out {folder}: {existing} cannot be written to ({error.strerror}); choose another") from error
 
 
 def _pipeline(args: argparse.Namespace):

@@ -5,13 +5,13 @@ import os
 import re
 import signal
 import sys
-import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from fooddit.data.captions import check_prompt, clean_text
+from fooddit.output_folder import require_writable
 
 _FULL_DISK = "the pictures written so far are whole; free some and run the same command again"
 
@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     """Draws and writes DIR/NNNN-prompt-seed.png with a line for each, as soon as it is drawn; returns the exit code."""
     prompts = _prompts(args.prompt, args.prompt_file, required=args.image is None)
     image = None if args.image is None else _picture(args.image)
-    _require_writable(args.out)
+    require_writable(args.out)
     with _ctrl_c_ends_it(args.out):
         return _draw(args, prompts, image)
 
@@ -180,19 +180,6 @@ def _lines(path: Path) -> list[str]:
         raise ValueError(
             f"{path}: expected UTF-8 text, found {error}; convert it, for example: iconv -f UTF-16 -t UTF-8 {path}"
         ) from error
-
-
-def _require_writable(folder: Path) -> None:
-    """Raises OSError now rather than when the first picture is drawn."""
-    if folder == Path():
-        raise NotADirectoryError("--out: found nothing or '.', expected the name of a folder for the pictures")
-    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not existing.is_dir():
-        raise NotADirectoryError(f"--out {folder}: {existing} is a file, expected a folder")
-    try:
-        tempfile.TemporaryFile(dir=existing).close()
-    except OSError as error:
-        raise OSError(f"--out {folder}: {existing} cannot be written to ({error.strerror}); choose another") from error
 
 
 def _size(text: str) -> int | tuple[int, int]:

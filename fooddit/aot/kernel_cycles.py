@@ -16,7 +16,7 @@ _FOLDER = "FOODDIT_SCHEDULES"
 class KernelCycles:
     """Cycles of a program's kernels, measured beside its compilation.
 
-    `request` is what `fooddit.aot.compile_command.program` takes, as JSON. The compiler's dump of schedules is chosen
+    `request` is what `fooddit.aot.request.program` takes, as JSON. The compiler's dump of schedules is chosen
     when it is loaded, and of a whole program it would take minutes: hence another process, and kernels alone.
     """
 
@@ -49,8 +49,8 @@ def main() -> None:
     import jax
     from jax.sharding import SingleDeviceSharding
 
-    from fooddit.aot.compile_command import program
     from fooddit.aot.operations import kernels
+    from fooddit.aot.request import program
 
     folder = Path(os.environ[_FOLDER])
     made, topology = program(json.loads(sys.argv[1]))

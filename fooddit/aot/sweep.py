@@ -3,7 +3,8 @@
 import json
 import sys
 
-from fooddit.aot.compile_command import compile_request, named_topology
+from fooddit.aot.compilation import compile_request
+from fooddit.aot.request import named_topology
 from fooddit.config import ConfigError
 from fooddit.config_file import read_experiment
 

@@ -50,7 +50,7 @@ def _keep_statistics(space: PictureSpace, source: str, config: Any, summary: Sum
     dataset = open_dataset(source, "train", cache=config.cache)
     try:
         statistics = summary.sums.statistics()
-        save_statistics(dataset.folder, space, config.image_size, statistics, dataset.fingerprint)
+        save_statistics(dataset.folder, space.description, config.image_size, statistics, dataset.fingerprint)
     except (OSError, ValueError) as error:
         return f"statistics of the latents are not kept with the records: {error}"
     return f"statistics of {statistics.pictures:,} pictures' latents kept in {dataset.folder}"

@@ -3,38 +3,26 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 
 from fooddit.data.buckets import Bucket, Plan
 from fooddit.data.captions import choose_caption
+from fooddit.data.data_config import DataConfig, TextInput
 from fooddit.data.feature_cache import Features
 from fooddit.data.images import fit_image
 from fooddit.data.records import Dataset, Record, RecordError
 from fooddit.data.references import ReferencePictures
 from fooddit.data.shards import ShardError
 
-if TYPE_CHECKING:
-    from fooddit.data.pipeline import DataConfig
-
 # The second word of the Philox key, for the first four draws of an example and the next: they never meet those of the
 # plan, whose tags are hashes.
 _TAGS = 1, 2
 # Of tokenized captions that are kept, for each tower.
 _KEPT_BYTES = 128 << 20
-
-
-class TextInput(NamedTuple):
-    """How a text tower reads captions: text to ids int32 (length,) and mask bool (length,). "" is no caption.
-
-    An encoder that has these two attributes will do in its place.
-    """
-
-    tokenize: Callable[[str], tuple[np.ndarray, np.ndarray]]
-    length: int
 
 
 def example_draws(seed: int, first: int, count: int) -> np.ndarray:

@@ -13,18 +13,15 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ml_dtypes
 import numpy as np
 
+from fooddit.data.data_config import DataConfig, TextInput
 from fooddit.data.manifest import RecordError
 from fooddit.data.records import Dataset
 from fooddit.data.shards import ShardError, Shards
-
-if TYPE_CHECKING:
-    from fooddit.data.examples import TextInput
-    from fooddit.data.pipeline import DataConfig
 
 FORMAT, VERSION = "fooddit-features", 1
 KEY, STREAM = "key.json", "stream.json"

@@ -13,8 +13,8 @@ import numpy as np
 
 from fooddit.data.buckets import PLAN_VERSION, Plan, bucket_table, table_hash
 from fooddit.data.captions import Caption
-from fooddit.data.examples import MakeBatch, TextInput
-from fooddit.data.pipeline import DataConfig
+from fooddit.data.data_config import DataConfig, TextInput
+from fooddit.data.examples import MakeBatch
 from fooddit.data.positions import PositionBatches
 from fooddit.data.records import Dataset, Record, RecordError
 

@@ -5,21 +5,17 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from fooddit.data.images import fit_image
-from fooddit.data.records import Dataset, RecordError
-
-if TYPE_CHECKING:
-    from fooddit.models.picture_space import PictureSpace
+from fooddit.data.records import RecordError
 
 FILE = "latent_statistics.json"
 
@@ -72,36 +68,14 @@ def sums_of_moments(params, moments: Float[Array, "batch h w moments"]) -> Laten
     return LatentSums(first.astype(np.float64), second.astype(np.float64), batch * height * width, batch)
 
 
-def measure(
-    space: PictureSpace, params, dataset: Dataset, size: int, indices: Sequence[int] | None = None, batch_size: int = 16
-) -> LatentSums:
-    """Sums over the middle squares of a dataset's pictures, `size` pixels a side; damaged records are left out.
-
-    Args:
-      params: the space's arrays.
-      indices: numbers of the records to look at, so that hosts can share them; None: all.
-
-    Raises:
-      ValueError: a space of pixels, which has no latents.
-    """
-    if not params:
-        raise ValueError("config.space.autoencoder is pixels, which have no latents to measure; name an autoencoder")
-    moments, channels = jax.jit(space.moments), len(params["mean"])
-    total = LatentSums(np.zeros(channels), np.zeros(channels), 0, 0)
-    numbers = range(len(dataset)) if indices is None else indices
-    for start in range(0, len(numbers), batch_size):
-        images = list(_squares(dataset, numbers[start : start + batch_size], size))
-        if images:
-            # One program for all batches: the last is filled up, and what fills it is cut off again.
-            filled = np.stack(images + [images[0]] * (batch_size - len(images)))
-            total += sums_of_moments(params, moments(params, filled)[: len(images)])
-    return total
-
-
-def save_statistics(folder: Path, space: PictureSpace, size: int, statistics: LatentStatistics, dataset: str) -> None:
+def save_statistics(
+    folder: Path, space: Mapping[str, Any], size: int, statistics: LatentStatistics, dataset: str
+) -> None:
     """Keeps them in a dataset's folder, beside those of other autoencoders and picture sizes, whole or not at all.
 
-    `dataset`: the dataset's fingerprint.
+    Args:
+      space: the picture space's description.
+      dataset: the dataset's fingerprint.
     """
     path = Path(folder) / FILE
     known = _read(path) if path.exists() else {}
@@ -111,8 +85,8 @@ def save_statistics(folder: Path, space: PictureSpace, size: int, statistics: La
     os.replace(temporary, path)
 
 
-def load_statistics(path: Path, space: PictureSpace, size: int) -> LatentStatistics:
-    """What `save_statistics` kept in the file for this autoencoder and picture size, of whatever dataset.
+def load_statistics(path: Path, space: Mapping[str, Any], size: int) -> LatentStatistics:
+    """What `save_statistics` kept in the file for this picture space (its description) and size, of whatever dataset.
 
     Raises:
       RecordError: none of them, or a damaged file.
@@ -138,15 +112,8 @@ def _batch_sums(mean, deviation, moments):
     return latent.sum(axis=(0, 1, 2)), square.sum(axis=(0, 1, 2))
 
 
-def _squares(dataset: Dataset, numbers: Sequence[int], size: int) -> Iterator[np.ndarray]:
-    for number, record in zip(numbers, dataset.read_whole(numbers), strict=True):
-        image = None if record is None else dataset.decode(number, record, size, size)
-        if image is not None:
-            yield fit_image(image, size, size)
-
-
-def _key(space: PictureSpace, size: int) -> str:
-    return f"{space.description['sha256']}-{size}"
+def _key(space: Mapping[str, Any], size: int) -> str:
+    return f"{space['sha256']}-{size}"
 
 
 def _read(path: Path) -> dict:

@@ -32,16 +32,16 @@ class SpaceConfig:
       configs/autoencoder.py; a folder in the diffusers layout (AutoencoderKL), published or of configs/
       autoencoder_kl.py; a folder with TAESD's NAME_encoder and NAME_decoder, .safetensors or .pth; or "sd", "sdxl",
       "sd3", "flux": a shape that can be compiled, not run.
-    statistics: the latent_statistics.json that `fooddit prepare --cache` keeps with records: each channel of the
-      latents is standardised by what was measured there; "": by what the autoencoder's makers say.
     patch: side of a token in positions of the grid (pixels or latents).
     dtype: of the autoencoder's activations.
+    statistics: the latent_statistics.json that `fooddit prepare --cache` keeps with records: each channel of the
+      latents is standardised by what was measured there; "": by what the autoencoder's makers say.
     """
 
     autoencoder: str = "pixels"
-    statistics: str = ""
     patch: int = 4
     dtype: str = "float32"
+    statistics: str = ""
 
     def __post_init__(self):
         if self.dtype not in ("float32", "bfloat16"):

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from fooddit.data.examples import TextInput
+from fooddit.data.data_config import TextInput
 from fooddit.data.pairs import PairBatches, number_categories, read_categories
 from fooddit.data.pipeline import doubts, open_dataset
 from fooddit.evaluation.retrieval import table

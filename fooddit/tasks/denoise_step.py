@@ -118,7 +118,7 @@ class DenoiseStep:
         self.experiment = experiment
         self.space = PictureSpace(experiment.space)
         if statistics := experiment.space.statistics:
-            found = load_statistics(Path(statistics), self.space, experiment.data.image_size)
+            found = load_statistics(Path(statistics), self.space.description, experiment.data.image_size)
             self.space = self.space.standardised(found)
         if self.space.grid != experiment.data.grid:
             raise ConfigError(

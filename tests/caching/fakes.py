@@ -16,7 +16,7 @@ import numpy as np
 from fooddit.caching.build import Encoders, build_cache
 from fooddit.caching.captions import CaptionEncoder
 from fooddit.caching.pictures import PictureEncoder
-from fooddit.data.examples import TextInput
+from fooddit.data.data_config import TextInput
 from fooddit.data.pipeline import DataConfig
 from fooddit.models.latent_statistics import LatentSums
 

@@ -7,7 +7,7 @@ import pytest
 
 from fooddit.caching.command import cache
 from fooddit.config import ConfigError
-from fooddit.data.examples import TextInput
+from fooddit.data.data_config import TextInput
 from fooddit.data.feature_cache import FeatureStream
 from fooddit.data.images import decode_image
 from fooddit.data.pipeline import Batches, DataConfig
@@ -17,7 +17,7 @@ from fooddit.models.dit import DiTConfig
 from fooddit.models.eclip import Eclip
 from fooddit.models.eclip_config import EclipConfig, ImageTowerConfig, TextTowerConfig
 from fooddit.models.eclip_folder import save_eclip
-from fooddit.models.latent_statistics import load_statistics, measure
+from fooddit.models.latent_statistics import load_statistics, sums_of_moments
 from fooddit.models.module import define
 from fooddit.models.picture_space import PictureSpace, SpaceConfig
 from fooddit.models.towers import Towers, TowersConfig
@@ -77,8 +77,10 @@ def test_moments_are_those_of_the_space(folder, experiment, made):
 
 def test_statistics_are_kept_with_the_records(folder, experiment, made):
     space, data = PictureSpace(experiment.space), open_dataset(folder, "train")
-    kept = load_statistics(folder, space, 64, data.fingerprint)
-    wanted = measure(space, space.load(), data, 64).statistics()
+    kept = load_statistics(folder / "latent_statistics.json", space.description, 64)
+    images = np.stack([decode_image(data[i].image) for i in range(20)])
+    params = space.load()
+    wanted = sums_of_moments(params, jax.jit(space.moments)(params, images)).statistics()
     assert kept.pictures == 20 and f"statistics of 20 pictures' latents kept in {folder}" in str(made[1])
     np.testing.assert_allclose(kept.mean, wanted.mean, atol=1e-4)
     np.testing.assert_allclose(kept.deviation, wanted.deviation, rtol=1e-4)
