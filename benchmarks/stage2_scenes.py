@@ -24,7 +24,7 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
 SCENES, PICTURES = 12_000, 512
-STAGE_1_STEPS, STAGE_2_STEPS, ARM_STEPS = 400, 700, 250
+STAGE_1_STEPS, STAGE_2_STEPS, ARM_STEPS = 400, 1000, 250
 MAIN = "stage 1, then stage 2"
 ARMS = {
     "with stage 1": {},
