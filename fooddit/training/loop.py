@@ -28,7 +28,7 @@ from fooddit.training.state import State
 from fooddit.training.step import make_step
 from fooddit.training.supervisor import Supervisor
 from fooddit.training.task import Evaluation, Experiment, Task, profile_steps
-from fooddit.training.transfer import merge_by_name
+from fooddit.training.transfer import merge_by_name, other_parts
 
 # A line of metrics with this name says that the step was evaluated.
 EVALUATED = "evaluate/seconds"
@@ -240,7 +240,10 @@ def _start(task: Task, experiment: Experiment, checkpointer: Checkpointer, optim
     shardings = jax.tree.map(lambda s: s.sharding, abstract)
     params = jax.jit(task.init, out_shardings=shardings.params)(jax.random.key(experiment.train.seed))
     if experiment.init_from:
-        loaded, _ = load_parameters(experiment.init_from)
+        loaded, metadata = load_parameters(experiment.init_from)
+        frozen = (about.get("frozen", {}) for about in (task.metadata, metadata["task"]))
+        for line in other_parts(*frozen, experiment.init_from):
+            print(line, flush=True)
         params = jax.tree.map(place_whole, merge_by_name(params, loaded, experiment.init_from), shardings.params)
     opt_state = jax.jit(optimizer.init, out_shardings=shardings.opt_state)(params)
     return State(jax.device_put(jnp.zeros((), jnp.int32), shardings.step), params, opt_state), None

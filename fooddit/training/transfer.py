@@ -1,5 +1,6 @@
 """Starting from another run: parameters taken over by name, with a list of what was missing and unexpected."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -60,6 +61,16 @@ def merge_by_name(params: Any, loaded: dict, source: str) -> Any:
     for title, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", reshaped)):
         print("\n    ".join([f"  {title}: {len(names) or 'none'}", *names]), flush=True)
     return merged
+
+
+def other_parts(ours: Mapping[str, Any], theirs: Mapping[str, Any], source: str) -> list[str]:
+    """Lines on frozen parts that `source` has been trained with and that are others here; of a picture space's latents
+    a model has to learn anew. `ours`, `theirs`: frozen parts' descriptions by name."""
+    return [
+        f"warning: {source} was trained with the {name} {dict(theirs[name])}, this run has {dict(found)}"
+        for name, found in ours.items()
+        if name in theirs and found != theirs[name]
+    ]
 
 
 def _name(path) -> str:

@@ -180,7 +180,9 @@ def test_another_dataset_or_model_is_refused_before_training(tmp_path):
 
 
 def test_init_from_takes_parameters_by_name_and_says_what_it_did_not_find(tmp_path, capsys):
-    train(LineTask(), experiment(30), tmp_path / "first")
+    first = LineTask()
+    first.metadata["frozen"] = {"space": {"autoencoder": "small"}, "t5": {"source": "a"}}
+    train(first, experiment(30), tmp_path / "first")
     learned = load_parameters(tmp_path / "first")[0]["weight"]["kernel"]
 
     class Longer(LineTask):
@@ -188,6 +190,7 @@ def test_init_from_takes_parameters_by_name_and_says_what_it_did_not_find(tmp_pa
             super().__init__()
             self.shapes["offset"] = {"kernel": jax.ShapeDtypeStruct((1, 1), jnp.float32)}
             self.axes["offset"] = {"kernel": None}
+            self.metadata["frozen"] = {"space": {"autoencoder": "large"}, "eclip": {"source": "b"}}
 
         def loss(self, params, frozen, batch, key):
             return jnp.mean((batch["x"] * params["weight"]["kernel"] - learned * batch["x"]) ** 2), {}
@@ -197,6 +200,8 @@ def test_init_from_takes_parameters_by_name_and_says_what_it_did_not_find(tmp_pa
     out = capsys.readouterr().out
     assert "1 of 2 parameters by name" in out and "unexpected: none" in out
     assert "missing: 1\n    offset/kernel" in out
+    assert f"{tmp_path / 'first'} was trained with the space {{'autoencoder': 'small'}}, this run has" in out
+    assert out.count("warning: ") == 1
     found = load_parameters(tmp_path / "second", ema=False)[0]["weight"]["kernel"]
     np.testing.assert_allclose(found, learned, atol=1e-6)
 
