@@ -25,7 +25,7 @@ from fooddit.tasks.denoise_step import DenoiseExperiment
 from fooddit.training.checkpoint import load_parameters
 from fooddit.training.checkpoint_layout import find_checkpoints
 from fooddit.training.exported import is_exported, require_shapes
-from fooddit.training.frozen import Frozen
+from fooddit.training.frozen import Frozen, identity
 
 # Pictures drawn at once: one number for every call, as another batch size is another program and may round otherwise.
 BATCH_SIZE = 8
@@ -128,7 +128,7 @@ class Pipeline:
             require_shapes(params, define_model(experiment, reader.widths, space.features).shapes, directory)
         frozen = Frozen({"space": space, **reader.parts})
         for part, found in frozen.description.items():
-            if _weights(found) != _weights(trained_with[part]):
+            if identity(found) != identity(trained_with[part]):
                 raise ValueError(
                     f"{directory} was trained with the {part} {trained_with[part]}, but its config gives {found} now; "
                     "put the weights it was trained with back"
@@ -265,9 +265,3 @@ class Pipeline:
 
     def _shift(self, artist: Artist) -> float:
         return resolution_shift(len(artist.positions), artist.trained_tokens)
-
-
-def _weights(description: dict) -> dict:
-    """What a frozen part's description says of its arrays. With their hash it does not matter where they lie."""
-    places = ("autoencoder", "eclip", "source") if {"fingerprint", "sha256"} & description.keys() else ()
-    return {name: value for name, value in description.items() if name not in places}

@@ -73,12 +73,16 @@ def save_statistics(
 ) -> None:
     """Keeps them in a dataset's folder, beside those of other autoencoders and picture sizes, whole or not at all.
 
+    What was measured on this dataset before stays: runs may have been trained with it.
+
     Args:
       space: the picture space's description.
       dataset: the dataset's fingerprint.
     """
     path = Path(folder) / FILE
     known = _read(path) if path.exists() else {}
+    if known.get(_key(space, size), {}).get("dataset") == dataset:
+        return
     known[_key(space, size)] = statistics.to_dict() | {"dataset": dataset}
     temporary = path.with_name(f"{path.name}.tmp")
     temporary.write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")

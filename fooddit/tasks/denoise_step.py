@@ -65,8 +65,8 @@ class DroppingConfig:
     """Odds that a condition is dropped in training, of each on its own; whole captions are `data.dropped`'s.
 
     Attributes:
-      t5, eclip: one tower's tokens, so that the other must do.
-      image, image_without_text: the image prompt, beside a caption and beside none. With `data.dropped` they set how
+      t5, eclip: one tower's tokens, so that the other must do; a tower that is the only one is not dropped.
+      image, image_without_text: the image prompt, beside a caption that is heard and beside none. With `data.dropped` they set how
         often text alone, a picture alone, both and neither are trained.
     """
 
@@ -206,10 +206,11 @@ class DenoiseStep:
             return features
         odds, names = self.experiment.dropping, self.experiment.towers.names
         draws = jax.vmap(lambda key: jax.random.uniform(key, (3,)))(_stream(keys, _DROPPING_STREAM))
-        dropped = {name: draws[:, i] < getattr(odds, name) for i, name in enumerate(("t5", "eclip")) if name in names}
+        if len(names) > 1:
+            gone = {name: draws[:, i] < getattr(odds, name) for i, name in enumerate(("t5", "eclip"))}
+            features = drop(features, gone)
         has_text = jnp.stack([features[f"{name}_mask"].any(axis=1) for name in names]).any(axis=0)
-        dropped["patches"] = draws[:, 2] < jnp.where(has_text, odds.image, odds.image_without_text)
-        return drop(features, dropped)
+        return drop(features, {"patches": draws[:, 2] < jnp.where(has_text, odds.image, odds.image_without_text)})
 
 
 def _stream(keys: jax.Array, tag: int) -> jax.Array:

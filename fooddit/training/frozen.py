@@ -1,5 +1,6 @@
 """What a step reads and does not train: text towers, autoencoders, a base. Laid out like parameters, not saved."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -23,6 +24,13 @@ class FrozenPart(Protocol):
 
     def load(self, shardings: Any = None) -> Any:
         """The arrays, each device's part only where `shardings` (a tree of them) are given."""
+
+
+def identity(description: Mapping[str, Any]) -> dict[str, Any]:
+    """What a part's description says of its arrays, as JSON: where their hash is in it, it does not matter where they
+    lie."""
+    places = ("autoencoder", "eclip", "source") if {"fingerprint", "sha256"} & description.keys() else ()
+    return json.loads(json.dumps({name: value for name, value in description.items() if name not in places}))
 
 
 @dataclass(frozen=True)

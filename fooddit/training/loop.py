@@ -23,7 +23,7 @@ from fooddit.training.metrics import MetricWriter, has_value
 from fooddit.training.optimizer import make_optimizer, schedule
 from fooddit.training.report import write_report
 from fooddit.training.reporter import Reporter, TrainingDiverged
-from fooddit.training.resume import RunMismatch, check_data
+from fooddit.training.resume import RunMismatch, check_data, check_frozen
 from fooddit.training.state import State
 from fooddit.training.step import make_step
 from fooddit.training.supervisor import Supervisor
@@ -93,6 +93,8 @@ def _train(
     batches = task.batches(first, rows)
     if saved is not None:
         check_data(saved["data"], batches, checkpointer.directory, experiment)
+        parts = (about.get("frozen", {}) for about in (saved["task"], task.metadata))
+        check_frozen(*parts, checkpointer.directory, experiment)
     # Of all processes one looks: what is decided by it is done together.
     known = from_first(
         lambda: {"finished": (workdir / "summary.json").exists(), "evaluated": has_value(workdir, first, EVALUATED)}

@@ -15,6 +15,7 @@ from etils import epath
 from fooddit.config import differences, to_dict
 from fooddit.parallel.processes import first_problem, from_first
 from fooddit.training.checkpoint_layout import FOLDER, CheckpointCorrupted, list_steps, read_record
+from fooddit.training.frozen import identity
 from fooddit.training.goodput import LEDGER_FILE
 from fooddit.training.mirror import STATE
 from fooddit.training.task import BatchIterator, Experiment
@@ -103,6 +104,28 @@ def check_data(saved: Mapping[str, Any], batches: BatchIterator, directory: epat
             f"{directory} was trained on other data:\n{lines}\nUse the data it was trained on, give another --workdir "
             "(config.init_from takes its parameters along), or go on with the new data: "
             f"--config.checkpoint.accept_changes={','.join(changed)}"
+        )
+
+
+def check_frozen(
+    saved: Mapping[str, Any], parts: Mapping[str, Any], directory: epath.Path, experiment: Experiment
+) -> None:
+    """Raises RunMismatch if a frozen part (its description, by name) is not the one that the checkpoint was trained
+    with: other weights behind the same path are another experiment."""
+    accepted = {word for name in experiment.checkpoint.accepted for word in name.split(".")}
+    changed = [
+        name
+        for name in sorted({*saved, *parts})
+        if name not in accepted and identity(saved.get(name, {})) != identity(parts.get(name, {}))
+    ]
+    if changed:
+        lines = "\n".join(f"  {name}: was {saved.get(name)}, is {parts.get(name)}" for name in changed)
+        known = set(_names(to_dict(experiment)))
+        keys = [f"towers.{name}" if f"towers.{name}" in known else name for name in changed]
+        raise RunMismatch(
+            f"{directory} was trained with other frozen parts:\n{lines}\nPut those it was trained with back, give "
+            "another --workdir (config.init_from takes its parameters along), or go on with the new ones: "
+            f"--config.checkpoint.accept_changes={','.join(keys)}"
         )
 
 

@@ -9,6 +9,7 @@ from fooddit.config import ConfigError
 from fooddit.models.tensors import TensorError
 from fooddit.training.checkpoint_layout import find_checkpoints
 from fooddit.training.exported import exported_metadata, is_exported
+from fooddit.training.frozen import identity
 from fooddit.training.resume import newest_metadata
 
 
@@ -69,7 +70,7 @@ def other_parts(ours: Mapping[str, Any], theirs: Mapping[str, Any], source: str)
     return [
         f"warning: {source} was trained with the {name} {dict(theirs[name])}, this run has {dict(found)}"
         for name, found in ours.items()
-        if name in theirs and found != theirs[name]
+        if name in theirs and identity(found) != identity(theirs[name])
     ]
 
 

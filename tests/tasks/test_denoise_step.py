@@ -49,13 +49,28 @@ def test_each_part_is_dropped_at_its_odds_and_independently():
     index, asked = jnp.arange(COUNT), jnp.arange(COUNT) % 2 == 0
     found = heard(step, index, asked)
     text, none = np.asarray(asked), ~np.asarray(asked)
-    for name, rows, odds in (("t5", text, 0.8), ("eclip", text, 0.6), ("patches", text, 0.7), ("patches", none, 0.4)):
+    # A caption that neither tower hears is none.
+    with_text = 0.7 * (1 - 0.2 * 0.4) + 0.4 * 0.2 * 0.4
+    for name, rows, odds in (
+        ("t5", text, 0.8),
+        ("eclip", text, 0.6),
+        ("patches", text, with_text),
+        ("patches", none, 0.4),
+    ):
         assert found[name][rows].mean() == pytest.approx(odds, abs=0.04)
+    unheard = text & ~found["t5"] & ~found["eclip"]
+    assert found["patches"][unheard].mean() == pytest.approx(0.4, abs=0.1)
     assert not found["t5"][none].any() and not found["eclip"][none].any()
     both = (found["t5"] & found["eclip"])[text].mean()
     assert both == pytest.approx(0.8 * 0.6, abs=0.04)
     part = heard(step, index[100:200], asked[100:200])
     assert all(np.array_equal(part[name], found[name][100:200]) for name in part)
+
+
+def test_the_only_tower_is_not_dropped():
+    step = DenoiseStep(experiment(**{"towers.t5": "", "dropping.eclip": 0.5}))
+    found = heard(step, jnp.arange(200), jnp.arange(200) < 100)
+    assert found["eclip"].tolist() == [True] * 100 + [False] * 100
 
 
 def test_a_loss_is_that_of_its_examples_whatever_the_batch():

@@ -78,6 +78,27 @@ def test_other_data_is_refused_or_accepted_by_name(tmp_path):
     assert train(LineTask(dataset="letters"), accepted, tmp_path).summary["steps"] == 10
 
 
+def test_other_weights_behind_the_same_path_are_refused_or_accepted_by_name(tmp_path):
+    def task(**parts):
+        made = LineTask()
+        made.metadata["frozen"] = {name: {"source": "there", "sha256": digest} for name, digest in parts.items()}
+        return made
+
+    train(task(space="a", t5="b"), experiment(2), tmp_path)
+    moved = task(space="a", t5="b")
+    moved.metadata["frozen"]["space"]["source"] = "elsewhere"
+    train(moved, experiment(3), tmp_path)
+    with pytest.raises(RunMismatch, match="other frozen parts:\n  t5: was .*'b'.*, is .*'c'") as refused:
+        train(task(space="a", t5="c"), experiment(4), tmp_path)
+    assert str(refused.value).endswith("accept_changes=t5")
+    with pytest.raises(RunMismatch, match="  eclip: was None, is"):
+        train(task(space="a", t5="b", eclip="d"), experiment(4), tmp_path)
+    accepting = CheckpointConfig(accept_changes="checkpoint.t5")
+    with pytest.raises(RunMismatch, match="expected keys"):
+        check_experiment(tmp_path / "checkpoints", experiment(4, checkpoint=accepting))
+    train(task(space="a", t5="c"), experiment(4, checkpoint=accepting), tmp_path)
+
+
 def test_damaged_metadata_is_left_to_the_restore(tmp_path):
     train(LineTask(), experiment(10), tmp_path)
     path = tmp_path / "checkpoints/10/metadata/metadata"
