@@ -38,7 +38,7 @@ class TowerProjections(nnx.Module):
             if name in widths.text:
                 setattr(self, name, TowerProjection(widths.text[name], width, rngs=rngs))
         if widths.pooled:
-            self.pooled = Linear(widths.pooled, width, axes=("features", "embed"), rngs=rngs)
+            self.pooled = TowerProjection(widths.pooled, width, rngs=rngs)
 
     def __call__(self, features: Mapping[str, Array]) -> Conditions:
         """`features` as `Towers.features` gives them."""
@@ -49,13 +49,16 @@ class TowerProjections(nnx.Module):
 
 
 class TowerProjection(nnx.Module):
-    """RMS norm and a matrix: towers differ in scale by orders of magnitude."""
+    """RMS norm and a matrix: towers differ in scale by orders of magnitude, and E-CLIP's pooled text has unit length.
+
+    The zeros of what was dropped stay zeros.
+    """
 
     def __init__(self, features: int, width: int, *, rngs: nnx.Rngs):
         self.norm = RMSNorm(features, axis="features")
-        self.out = Linear(features, width, axes=("features", "embed"), rngs=rngs)
+        self.out = Linear(features, width, axes=("context", "embed"), rngs=rngs)
 
-    def __call__(self, tokens: Float[Array, "batch length features"]) -> Float[Array, "batch length width"]:
+    def __call__(self, tokens: Float[Array, "*batch features"]) -> Float[Array, "*batch width"]:
         return self.out(self.norm(tokens))
 
 

@@ -115,7 +115,7 @@ class DiT(nnx.Module):
         self.config = config
         self.embed = Linear(token_features, width, axes=("features", "embed"), rngs=rngs, bias=True)
         self.time = TimeEmbedding(width, rngs=rngs)
-        self.pooled = Linear(context_width, width, axes=("features", "embed"), rngs=rngs)
+        self.pooled = Linear(context_width, width, axes=("context", "embed"), rngs=rngs)
         self.modulation = Linear(width, 6 * width, axes=("embed", "mlp"), rngs=rngs, scale=0.0, bias=True)
         self.context_norm = RMSNorm(context_width, axis="features")
         if config.image_tokens:

@@ -22,6 +22,8 @@ RULES = {
     "layers": (),
     "head_dim": (),
     "features": (),
+    # The width of what a text tower gives: one that grows, unlike "features", and is whole on every device.
+    "context": (),
 }
 # Below this many values a parameter that names no axes is cheaper replicated than gathered.
 FSDP_MINIMUM = 2**16

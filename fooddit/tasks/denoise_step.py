@@ -66,8 +66,8 @@ class DroppingConfig:
 
     Attributes:
       t5, eclip: one tower's tokens, so that the other must do; a tower that is the only one is not dropped.
-      image, image_without_text: the image prompt, beside a caption that is heard and beside none. With `data.dropped` they set how
-        often text alone, a picture alone, both and neither are trained.
+      image, image_without_text: the image prompt, beside a caption that is heard and beside none. With `data.dropped`
+        they set how often text alone, a picture alone, both and neither are trained.
     """
 
     t5: float = 0.1

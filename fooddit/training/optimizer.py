@@ -12,7 +12,7 @@ import optax
 from fooddit.config import ConfigError
 
 # Fan-in axes that grow with the model's width: Adam's learning rate falls as one over it (muP).
-WIDTH_AXES = ("embed", "mlp", "heads")
+WIDTH_AXES = ("embed", "mlp", "heads", "context")
 # The width at which `learning_rate` is meant: the CPU-size model's (models/dit.py, ti).
 BASE_WIDTH = 128
 # Labels of parameters that are in no named group, and of those that stay as they are.
