@@ -3,7 +3,8 @@
 The full size is meant for a TPU pod (v6e:16x16) at 512 px, UMT5-xxl and E-CLIP read online in bfloat16; it starts from
 a run of stage 1: --config.init_from=runs/stage1. `:quick` takes minutes on a CPU (dish scenes at 64 px, the towers that
 ship with the package), `:tiny` two steps. Your own: --config.data.source=DIR (`fooddit prepare` writes it),
---config.towers.t5=DIR and --config.towers.eclip=DIR (folders), --config.space.autoencoder=DIR.
+--config.towers.t5=DIR and --config.towers.eclip=DIR (folders), --config.space.autoencoder=DIR. On photos the distances
+inside training want a network that knows photos: --config.evaluation.features=inception:FILE or eclip:DIR.
 """
 
 from configs.base import base, check_variant

@@ -10,7 +10,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Float, UInt8
 from PIL import Image
 
-from fooddit.evaluation.real_pictures import BLOCK
+from fooddit.evaluation.real_pictures import BLOCK, in_blocks
 from fooddit.evaluation.scene_reader import classifier, fit
 from fooddit.models.autoencoder import pixels_from_bytes
 from fooddit.models.scene_classifier import SceneClassifier
@@ -54,12 +54,14 @@ class Network:
         self._load, self._batch_size = load, batch_size
         self._placed: dict[Mesh | None, Any] = {}
 
+    @property
+    def batch_size(self) -> int:
+        """Rows that it takes at once under the mesh in context."""
+        mesh, size = _mesh(), self._batch_size
+        return size if mesh is None else size + -size % batch_shares(mesh)
+
     def __call__(self, *arrays: np.ndarray) -> Float[np.ndarray, "n dimension"]:
-        mesh = jax.sharding.get_mesh()
-        mesh = None if mesh.empty else mesh
-        size = self._batch_size
-        if mesh is not None:
-            size += -size % batch_shares(mesh)
+        mesh, size = _mesh(), self.batch_size
         if mesh not in self._placed:
             self._placed[mesh] = self._load(None if mesh is None else NamedSharding(mesh, PartitionSpec()))
         parts = []
@@ -67,6 +69,11 @@ class Network:
             batch = [_filled(array[start : start + size], size, mesh) for array in arrays]
             parts.append(np.asarray(self._run(self._placed[mesh], *batch), np.float32))
         return np.concatenate(parts)[: len(arrays[0])]
+
+
+def _mesh() -> Mesh | None:
+    mesh = jax.sharding.get_mesh()
+    return None if mesh.empty else mesh
 
 
 def _filled(rows: np.ndarray, size: int, mesh: Mesh | None) -> np.ndarray | jax.Array:
@@ -85,7 +92,9 @@ class NetworkFeatures:
     def __call__(self, images: UInt8[np.ndarray, "n height width 3"]) -> Float[np.ndarray, "n dimension"]:
         if not len(images):
             return np.zeros((0, self.dimension), np.float32)
-        return self._network(self._prepare(images))
+        # Prepared pictures are several times as large as pictures: only so many as the network takes are there at once.
+        blocks = in_blocks(images, self._network.batch_size)
+        return np.concatenate([self._network(self._prepare(np.stack(block))) for block in blocks])
 
 
 class ClipFeatures(NetworkFeatures):

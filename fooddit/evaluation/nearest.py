@@ -28,7 +28,7 @@ class Nearest:
       index, id: of its record; crop: where along its longer side it was cut (0 to 1).
       distance: root mean square difference of RGB in [0, 1] at 32 x 32.
       ratio: distance over the mean distance to the 10 nearest records: near 1 says that it is as like to many others,
-        near 0 that it is this one.
+        near 0 that it is this one. Near-duplicates (`Dataset.twins`) count as one record.
     """
 
     index: int
@@ -91,7 +91,7 @@ def nearest_training(
     """
     compared = 0
     wanted = np.stack([_thumbnail(image) for image in images])
-    nearest = np.full((len(images), _NEIGHBOURS), np.inf, np.float32)
+    nearest, twins = np.full((len(images), _NEIGHBOURS), np.inf, np.float32), np.full((len(images), _NEIGHBOURS), -1)
     index, crop = np.zeros(len(images), np.int64), np.zeros(len(images))
     for block in _blocks(dataset, images.shape[1:3]):
         compared += len(block.numbers)
@@ -102,17 +102,34 @@ def nearest_training(
         (closer,) = np.nonzero(by_record.min(axis=1) < nearest[:, 0])
         place = by_record[closer].argmin(axis=1)
         index[closer], crop[closer] = block.numbers[place], block.crops[found[closer, place].argmin(axis=1)]
-        nearest = np.sort(np.concatenate([nearest, by_record], axis=1), axis=1)[:, :_NEIGHBOURS]
+        nearest, twins = _merged(nearest, twins, by_record, dataset.twins[block.numbers])
     if not compared:
         raise ValueError(f"{dataset.folder}: split {dataset.split!r} has no whole record; there is no nearest picture")
     records = dataset.read(index)
     # The matrix product lost the last digits of small distances: those to the nearest are taken again.
     exact = np.stack([_thumbnail(_fitted(r, images.shape[1:3], c)) for r, c in zip(records, crop)])
     nearest[:, 0] = np.sqrt(np.mean((wanted - exact) ** 2, axis=1))
-    mean = nearest[:, :compared].mean(axis=1)
+    # Fewer than ten where there are no more.
+    mean = np.ma.masked_invalid(nearest).mean(axis=1).filled(0.0)
     ratio = np.divide(nearest[:, 0], mean, out=np.zeros_like(mean), where=mean > 0)
     rows = zip(index, records, crop, nearest[:, 0], ratio)
     return [Nearest(int(i), record.id, float(c), float(d), float(r)) for i, record, c, d, r in rows]
+
+
+def _merged(
+    nearest: np.ndarray, twins: np.ndarray, distances: Float[np.ndarray, "n records"], groups: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The smallest of what is known, with the groups it is of, and of further records; one a group of near-duplicates:
+    a picture that is there ten times would be its own yard-stick."""
+    all_distances = np.concatenate([nearest, distances], axis=1)
+    all_groups = np.concatenate([twins, np.broadcast_to(groups, distances.shape)], axis=1)
+    order = np.lexsort((all_distances, all_groups), axis=1)
+    sorted_groups = np.take_along_axis(all_groups, order, axis=1)
+    again = np.zeros_like(order, bool)
+    again[:, 1:] = (sorted_groups[:, 1:] == sorted_groups[:, :-1]) & (sorted_groups[:, 1:] >= 0)
+    left = np.where(again, np.inf, np.take_along_axis(all_distances, order, axis=1))
+    best = np.argsort(left, axis=1, kind="stable")[:, : nearest.shape[1]]
+    return np.take_along_axis(left, best, axis=1), np.take_along_axis(sorted_groups, best, axis=1)
 
 
 def holdout_images(dataset: Dataset, shape: tuple[int, int], count: int) -> UInt8[np.ndarray, "n height width 3"]:

@@ -57,8 +57,7 @@ class TinyAutoencoderConfig:
 class TinyAutoencoder(nnx.Module):
     """A small f8 autoencoder: few convolutions, most of them in the decoder, since training only encodes.
 
-    The latents are standardised by `statistics` (mean and deviation a channel, measured after training), so that a
-    diffusion model sees unit variance.
+    An exported file holds mean and deviation of each latent channel besides, by which a picture space standardises.
     """
 
     factor = 8

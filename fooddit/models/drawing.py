@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fooddit.data.pipeline import DataConfig
+from fooddit.data.buckets import Bucket, bucket_table
+from fooddit.data.data_config import DataConfig
 from fooddit.diffusion import ObjectiveConfig, example_keys
 from fooddit.models.autoencoder import patch_positions
 from fooddit.models.picture_space import PictureSpace
@@ -34,12 +35,15 @@ class Artist:
     def __init__(self, config: ModelConfig, space: PictureSpace, reader: PromptReader, size: tuple[int, int]):
         """`size`: height and width of the pictures in pixels, multiples of `space.grid`.
 
-        Positions are scaled by resolution: a larger picture has more tokens in the area that training knew.
+        Positions are those of training where it knew the size; those of another are scaled by resolution: a larger
+        picture has more tokens in the area that training knew.
         """
         self.config, self.space, self.reader, self.size = config, space, reader, size
         self.shape = space.shape(*size)
         self.trained_tokens = (config.data.image_size // space.grid) ** 2
-        scale = (self.trained_tokens / (self.shape[0] * self.shape[1])) ** 0.5
+        data = config.data
+        known = Bucket(*size) in bucket_table(data.image_size, data.grid, data.max_aspect)
+        scale = 1.0 if known else (self.trained_tokens / (self.shape[0] * self.shape[1])) ** 0.5
         self.positions = patch_positions(self.shape) * scale
         self._definition = define_model(config, reader.widths, space.features)
         self._run = jax.jit(self._draw, static_argnames="sampling")
@@ -58,7 +62,10 @@ class Artist:
         if len(prompts) != len(seeds):
             raise ValueError(f"{len(prompts)} prompts and {len(seeds)} seeds: expected one seed a prompt")
         wanted = zip(prompts, seeds, strict=True)
-        return np.concatenate(list(self.draw_batches(params, frozen, wanted, batch_size=batch_size, sampling=sampling)))
+        parts = [np.zeros((0, *self.size, 3), np.uint8)]
+        return np.concatenate(
+            [*parts, *self.draw_batches(params, frozen, wanted, batch_size=batch_size, sampling=sampling)]
+        )
 
     def draw_batches(
         self,

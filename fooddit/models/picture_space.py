@@ -87,7 +87,9 @@ class PictureSpace:
             self._channels, factor, self.variational = 3, 1, False
         else:
             found = self._autoencoder
-            self.description = found.description
+            # Of float32, which is what nobody asks for, nothing is said.
+            kind = {} if config.dtype == "float32" else {"dtype": config.dtype}
+            self.description = found.description | kind
             self._channels, factor, self.variational = found.channels, found.factor, found.variational
             self._scale = {name: np.asarray(getattr(found, name), np.float32) for name in ("mean", "deviation")}
             self.shapes = {"weights": found.definition.shapes} | {

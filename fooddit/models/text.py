@@ -1,7 +1,7 @@
 """The text side: a protocol that every text tower meets, and a small transformer trained with the model."""
 
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,12 +19,6 @@ class TextFeatures(NamedTuple):
     tokens: Float[Array, "batch length width"]
     mask: Bool[Array, "batch length"]
     pooled: Float[Array, "batch width"]
-
-
-class TextEncoder(Protocol):
-    """Token ids to features; a caption of no tokens (mask all False) gives a pooled vector of exactly zero."""
-
-    def __call__(self, ids: Int[Array, "batch length"], mask: Bool[Array, "batch length"]) -> TextFeatures: ...
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,10 @@ class LatentConfig:
     noise: float = 0.2
     kl: float = 2e-3
 
+    def __post_init__(self):
+        if self.noise <= 0 or self.kl < 0:
+            raise ValueError(f"latent.noise must be above 0, latent.kl not below: found {self.noise}, {self.kl}")
+
 
 @dataclass(frozen=True)
 class CriticOptimizerConfig(OptimizerConfig):
@@ -79,6 +83,11 @@ class AutoencodeExperiment(Experiment):
         least = max(self.factor, 2**self.adversarial.discriminator.depth)
         if self.data.image_size % least:
             raise ValueError(f"data.image_size is {self.data.image_size}: expected a multiple of {least}")
+        if self.data.batch_size % self.train.accumulate:
+            raise ValueError(
+                f"data.batch_size is {self.data.batch_size}: expected a multiple of train.accumulate, "
+                f"which is {self.train.accumulate}"
+            )
 
 
 @dataclass(frozen=True)
@@ -175,7 +184,7 @@ class Autoencode:
         )
 
     def evaluate(self, params, frozen, step: int) -> Evaluation:
-        images = self.pictures.holdout(256)
+        images = self.pictures.first("holdout", 256)
         if not len(images):
             return Evaluation()
         decoded = np.concatenate([np.asarray(self._decoded(params, part)) for part in _parts(images)])
@@ -193,13 +202,12 @@ class Autoencode:
         return replicate(bytes_from_pixels(model.decode(mean)))
 
     def statistics(self, params) -> LatentStatistics:
-        """Of the latents of held-out pictures, for whoever reads the exported weights."""
+        """Of the latents of the first training pictures, for whoever reads the exported weights."""
         channels = self.channels
         plain = {"mean": jnp.zeros(channels), "deviation": jnp.ones(channels)}
         encode = jax.jit(lambda p, image: self.autoencoder.bind(p).encode(pixels_from_bytes(image)))
-        parts = [
-            sums_of_moments(plain, encode(params["autoencoder"], part)) for part in _parts(self.pictures.holdout(1024))
-        ]
+        images = self.pictures.first("train", 1024)
+        parts = [sums_of_moments(plain, encode(params["autoencoder"], part)) for part in _parts(images)]
         return sum(parts[1:], parts[0]).statistics()
 
     @property

@@ -9,7 +9,13 @@ import numpy as np
 from fooddit.data.pipeline import Batches, TextInput, doubts, open_dataset
 from fooddit.diffusion import loss_by_time
 from fooddit.evaluation.features import open_features
-from fooddit.evaluation.set_evaluation import Reference, SetEvaluation, evaluate_set, wanted_pictures
+from fooddit.evaluation.set_evaluation import (
+    REAL_PICTURES,
+    Reference,
+    SetEvaluation,
+    evaluate_set,
+    wanted_pictures,
+)
 from fooddit.models.drawing import Artist
 from fooddit.models.prompts import open_reader
 from fooddit.parallel.placement import local_rows, place_rows, replicate
@@ -38,6 +44,9 @@ class Denoise(DenoiseStep):
         )
         for doubt in doubts(self.train_set, data):
             print(f"warning: {self.train_set.folder}: {doubt}", flush=True)
+        if len(self.holdout_set) < 2:
+            found = f"{len(self.holdout_set)} held-out pictures"
+            print(f"warning: {self.train_set.folder}: {found}: no distance from real ones is measured", flush=True)
         self.metadata = {
             "kind": "text_to_image",
             "frozen": self.frozen.description,
@@ -74,7 +83,8 @@ class Denoise(DenoiseStep):
         texts = [prompt.text for prompt in prompts]
         if prompts:
             samples = self.artist.draw(params, frozen, prompts, range(len(prompts)), batch_size=settings.batch_size)
-            neighbours = self.neighbours.find(samples, texts) if settings.nearest else None
+            known = settings.nearest and len(self.holdout_set)
+            neighbours = self.neighbours.find(samples, texts) if known else None
             sheet = self.judge.sheet(samples, step, neighbours)
             if neighbours is not None:
                 scalars |= neighbours.scalars()
@@ -84,7 +94,7 @@ class Denoise(DenoiseStep):
             measured = self.judge.measure(self.artist, params, frozen, settings.alignment, settings.batch_size)
             scalars |= measured.scalars
             details |= measured.details
-        if settings.distance:
+        if settings.distance and len(self.holdout_set) > 1:
             measured = self._distance(params, frozen)
             scalars |= measured.scalars()
             details["distance"] = measured.to_dict()
@@ -93,7 +103,9 @@ class Denoise(DenoiseStep):
     @functools.cached_property
     def _reference(self) -> Reference:
         features = open_features(self.experiment.evaluation.features)
-        return Reference(features, self.train_set, self.holdout_set, self.artist.size)
+        # As many as are drawn, at least: what real pictures get must not rest on fewer.
+        count = max(REAL_PICTURES, self.experiment.evaluation.distance)
+        return Reference(features, self.train_set, self.holdout_set, self.artist.size, count)
 
     def _distance(self, params, frozen) -> SetEvaluation:
         settings = self.experiment.evaluation
@@ -106,7 +118,8 @@ class Denoise(DenoiseStep):
         return replicate(loss_by_time(flow.per_example, t, TIME_BINS))
 
     def _validation(self, params, frozen) -> dict[str, float]:
-        """Loss on the hold-out by time bin, on the same examples, noise and times at every call."""
+        """Loss on the hold-out by time bin, on the same examples, noise and times at every call, captions and image
+        prompts dropped as in training: with other odds of dropping it is another number."""
         if len(self.holdout_set) == 0:
             return {}
         mesh, size = jax.sharding.get_mesh(), self.experiment.data.batch_size

@@ -7,11 +7,11 @@ import jax
 import numpy as np
 
 from fooddit.config import OPERATIONAL
-from fooddit.data.images import fit_image
 from fooddit.data.pipeline import Batches, DataConfig
 from fooddit.data.records import open_dataset
 from fooddit.data.scene_stream import SceneBatches, SceneStreamConfig
 from fooddit.data.scenes import render_image, sample_spec
+from fooddit.evaluation.real_pictures import blocks_for_all
 from fooddit.training.task import BatchIterator
 
 SCENES = "scenes"
@@ -68,18 +68,15 @@ class Pictures:
             Batches(self._dataset("train"), data, seed=self.seed, tokenizers={}, start=position, rows=rows)
         )
 
-    def holdout(self, count: int) -> np.ndarray:
-        """uint8 (n, s, s, 3): the first held-out pictures, at most `count`; middle squares of photos."""
+    def first(self, split: str, count: int) -> np.ndarray:
+        """uint8 (n, s, s, 3): a split's first pictures, at most `count`; middle squares of photos. All processes get
+        those that the first one reads."""
         size = self.config.image_size
         if self.config.source == SCENES:
-            return np.stack([render_image(sample_spec(1, i, "holdout"), size) for i in range(count)])
-        dataset = self._dataset("holdout")
-        found = []
-        for number, record in enumerate(dataset.read_whole(range(min(count, len(dataset))))):
-            image = None if record is None else dataset.decode(number, record, size, size)
-            if image is not None:
-                found.append(fit_image(image, size, size))
-        return np.stack(found) if found else np.zeros((0, size, size, 3), np.uint8)
+            return np.stack([render_image(sample_spec(1, i, split), size) for i in range(count)])
+        dataset = self._dataset(split)
+        blocks = blocks_for_all(dataset, range(min(count, len(dataset))), (size, size))
+        return np.concatenate([np.zeros((0, size, size, 3), np.uint8), *(images for _, images in blocks)])
 
     def _dataset(self, split: str):
         return open_dataset(Path(self.config.source), split, cache=self.config.cache)

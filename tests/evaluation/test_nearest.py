@@ -1,5 +1,7 @@
 """A copy is found and is at distance 0; everything else is at the distance that plain arithmetic gives."""
 
+import dataclasses
+
 import cv2
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from fooddit.evaluation.nearest import (
     nearest_training,
     pairs,
 )
-from tests.data.made import dataset, picture, record
+from tests.data.made import dataset, jpeg, picture, record
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +72,19 @@ def test_a_crop_of_a_wide_picture_is_found(train):
     assert 0 < found[2].distance
     shown = nearest_images(found, train, (64, 64))
     np.testing.assert_array_equal(shown[0], wide[:, 96:])
+
+
+@pytest.mark.parametrize("copies", [1, 8, 12, 30])
+def test_a_copy_of_what_is_there_often_is_found_as_one(tmp_path, block, copies):
+    # Re-encoded, so that no two are equal to the bit.
+    again = [dataclasses.replace(record(3, 64, 64), image=jpeg(3, 64, 64, quality=60 + i)) for i in range(copies)]
+    rows = [*again[: copies // 2], *(record(10 + i, 64, 64) for i in range(40)), *again[copies // 2 :]]
+    twins = [0 if row.id == "r3" else i + 1 for i, row in enumerate(rows)]
+    dataset(tmp_path / "records", rows, dishes=[(twin, twin) for twin in twins])
+    noisy = picture(3, 64, 64) + np.random.default_rng(0).normal(0, 6, (64, 64, 3))
+    noisy = np.clip(noisy, 0, 255).astype(np.uint8)
+    [found] = nearest_training(noisy[None], open_dataset(tmp_path / "records", "train"))
+    assert found.id == "r3" and found.copied and found.ratio < 0.3
 
 
 def test_more_change_is_further(train):

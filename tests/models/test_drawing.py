@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 
+from fooddit.data.buckets import bucket_table
 from fooddit.data.pipeline import DataConfig
 from fooddit.data.tokenizer import train_tokenizer
 from fooddit.diffusion import ObjectiveConfig
@@ -103,3 +104,17 @@ def test_no_caption_is_what_training_dropped(artist, params):
     dropped = model(tokens, np.array([0.3, 0.9]), conditions, positions=artist.positions)
     absent = model(tokens, np.array([0.3, 0.9]), None, positions=artist.positions)
     np.testing.assert_allclose(absent, dropped, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", bucket_table(64, 8, 2.0))
+def test_a_size_of_training_has_the_positions_of_training(size):
+    config = SimpleNamespace(**vars(CONFIG))
+    config.data = DataConfig(source="none", batch_size=4, image_size=64, grid=8, max_aspect=2.0)
+    moments = np.zeros((1, size.height, size.width, 3), np.float32)
+    rows = (size.height // 8) * (size.width // 8)
+    expected = SPACE.tokens(moments, 64).positions[:rows]
+    np.testing.assert_array_equal(Artist(config, SPACE, READER, (size.height, size.width)).positions, expected)
+
+
+def test_nothing_asked_for_is_no_picture(artist, params):
+    assert artist.draw(params, FROZEN, [], [], batch_size=4).shape == (0, 32, 32, 3)

@@ -79,6 +79,11 @@ def test_the_description_names_the_weights_by_their_hash(latents):
     assert latents.description == {"autoencoder": "builtin:scenes", "sha256": load_weights("builtin:scenes")[2]}
 
 
+def test_the_type_that_it_computes_in_is_part_of_what_it_is(latents):
+    other = PictureSpace(SpaceConfig("builtin:scenes", patch=2, dtype="bfloat16"))
+    assert other.description == latents.description | {"dtype": "bfloat16"}
+
+
 @pytest.mark.parametrize("height, width", [(64, 60), (60, 64), (0, 64), (-64, 64)])
 def test_sides_that_are_not_multiples_of_a_token_are_refused(height, width):
     with pytest.raises(ValueError, match=f"{height} x {width} pixels: expected sides that are multiples of 8"):

@@ -140,7 +140,7 @@ def test_the_distance_of_features(task):
     assert seeing.metadata["frozen"]["perceptual"]["features"] == "builtin:scene_reader"
     assert len(seeing.metadata["frozen"]["perceptual"]["sha256"]) == 64
     distance, frozen = jax.jit(seeing.perceptual.distance), seeing.frozen.load()["perceptual"]
-    images = pixels_from_bytes(task.pictures.holdout(4))
+    images = pixels_from_bytes(task.pictures.first("holdout", 4))
     assert not distance(frozen, images, images).any()
     near, far = distance(frozen, images, 0.98 * images), distance(frozen, images, images[::-1])
     assert (near < far).all() and (far < 12).all()
@@ -159,17 +159,17 @@ def test_flops_are_those_of_the_program(task):
 
 @pytest.fixture
 def few_pictures(monkeypatch):
-    monkeypatch.setattr(Pictures, "holdout", functools.partialmethod(holdout, 64))
+    monkeypatch.setattr(Pictures, "first", functools.partialmethod(first, 64))
 
 
-def holdout(pictures, at_most: int, count: int):
-    return np.stack([render_image(sample_spec(1, i, "holdout"), pictures.config.image_size) for i in range(at_most)])
+def first(pictures, at_most: int, split: str, count: int):
+    return np.stack([render_image(sample_spec(1, i, split), pictures.config.image_size) for i in range(at_most)])
 
 
 def test_an_exported_variational_autoencoder_is_a_picture_space(task, one_device, tmp_path, few_pictures):
     task.export(one_device[1].params, tmp_path / "ours.safetensors")
     space = PictureSpace(SpaceConfig(str(tmp_path / "ours.safetensors"), patch=1))
-    moments = np.asarray(jax.jit(space.moments)(space.load(), task.pictures.holdout(64)))
+    moments = np.asarray(jax.jit(space.moments)(space.load(), task.pictures.first("train", 64)))
     assert space.variational and moments.shape == (64, 2, 2, 8) and space.features == 4
     second = (moments[..., :4] ** 2 + np.exp(moments[..., 4:])).mean(axis=(0, 1, 2))
     np.testing.assert_allclose(second, 1, atol=0.15)
@@ -183,7 +183,7 @@ def test_an_exported_kl_is_a_folder_and_a_picture_space(tmp_path, few_pictures):
     space = PictureSpace(SpaceConfig(str(tmp_path / "kl"), patch=2))
     loaded = space.load()
     jax.tree.map(np.testing.assert_array_equal, loaded["weights"], params["autoencoder"])
-    moments = np.asarray(jax.jit(space.moments)(loaded, task.pictures.holdout(64)))
+    moments = np.asarray(jax.jit(space.moments)(loaded, task.pictures.first("train", 64)))
     assert moments.shape == (64, 8, 8, 8) and space.grid == 4 and space.features == 16
     second = (moments[..., :4] ** 2 + np.exp(moments[..., 4:])).mean(axis=(0, 1, 2))
     np.testing.assert_allclose(second, 1, atol=0.15)
@@ -196,7 +196,7 @@ def test_photos_come_from_records(tmp_path):
     batch = next(stream)
     stream.close()
     assert batch["image"].shape == (4, 16, 16, 3) and sorted(batch) == ["image", "index", "step"]
-    assert (batch["step"] == 3).all() and task.pictures.holdout(3).shape[1:] == (16, 16, 3)
+    assert (batch["step"] == 3).all() and task.pictures.first("holdout", 3).shape[1:] == (16, 16, 3)
 
 
 def test_configs_that_cannot_work_are_refused():
