@@ -6,7 +6,7 @@ All learn from dish scenes and styled scenes together, from nothing: T5 by span 
 contrast of pictures and captions, with patches that must tell their pixels, `dishes` as an autoencoder. They show the
 path that published ones take, on data of which every word is known; they are not for photos. They are written to
 OUT/t5, OUT/eclip and OUT/dishes.safetensors; copied to fooddit/models/pretrained/ they are the ones of the package.
-About forty-five minutes on two idle cores, half of them for the autoencoder.
+About seventy minutes on two idle cores, fifty of them for the autoencoder.
 """
 
 import argparse
@@ -17,8 +17,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PICTURES = 6000
-# Of each part: its config, and the steps.
-PARTS = {"t5": ("t5.py:quick", 1500), "eclip": ("eclip.py:quick", 800), "dishes": ("autoencoder.py", 3000)}
+# Of each part: its config, and what it changes of it. Styles are finer than what the autoencoder of scenes keeps.
+PARTS = {
+    "t5": ("t5.py:quick", {"train.steps": 1500}),
+    "eclip": ("eclip.py:quick", {"train.steps": 800}),
+    "dishes": ("autoencoder.py", {"train.steps": 6000, "model.channels": 16, "latent.noise": 0.1}),
+}
 
 
 def main() -> None:
@@ -28,7 +32,7 @@ def main() -> None:
     arguments = parser.parse_args()
     records = merged_records(arguments.out)
     for name in arguments.parts:
-        config, steps = PARTS[name]
+        config, changes = PARTS[name]
         folder, weights = arguments.out / f"{name}.new", arguments.out / f"{name}.safetensors"
         if (arguments.out / name).exists() or weights.exists():
             continue
@@ -37,7 +41,7 @@ def main() -> None:
             str(ROOT / "main.py"),
             f"--config={ROOT}/configs/{config}",
             f"--config.data.source={records}",
-            f"--config.train.steps={steps}",
+            *(f"--config.{key}={value}" for key, value in changes.items()),
             f"--workdir={arguments.out}/run-{name}",
             f"--export={weights if name == 'dishes' else folder}",
         ]

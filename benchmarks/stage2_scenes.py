@@ -24,7 +24,7 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
 SCENES, PICTURES = 12_000, 512
-STAGE_1_STEPS, STAGE_2_STEPS, ARM_STEPS = 400, 1000, 250
+STAGE_1_STEPS, STAGE_2_STEPS, ARM_STEPS = 600, 1400, 400
 MAIN = "stage 1, then stage 2"
 ARMS = {
     "with stage 1": {},
@@ -67,6 +67,7 @@ def stage_1(seed: int) -> list[str]:
         "quickstart",
         {
             "data.source": f"scenes:{SCENES}",
+            "data.batch_size": 64,
             "data.short": 0.9,
             "data.dense": 0.0,
             "train.steps": STAGE_1_STEPS,

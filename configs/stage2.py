@@ -12,7 +12,7 @@ from configs.base import base, check_variant
 
 def get_config(variant: str = "full"):
     variant = check_variant(variant)
-    config = base("denoise", data={"source": "scenes:12000", "batch_size": 128})
+    config = base("denoise", data={"source": "scenes:12000", "batch_size": 64})
     config.data.short, config.data.dense, config.data.dropped = 0.15, 0.75, 0.1
     config.topology = "v6e:16x16" if variant == "full" else "v6e:2x2"
     if variant == "full":
@@ -37,7 +37,7 @@ def get_config(variant: str = "full"):
         config.mesh.data, config.mesh.fsdp = -1, 16
         return config
     config.towers.t5, config.towers.t5_length, config.towers.eclip = "builtin:t5", 48, "builtin:eclip"
-    config.space.autoencoder, config.space.patch = "builtin:scenes", 2
+    config.space.autoencoder, config.space.patch = "builtin:dishes", 2
     config.data.grid = 16
     config.data.reference_size = 64
     config.model.width, config.model.depth, config.model.scan_unroll = 256, 4, 4
@@ -46,7 +46,7 @@ def get_config(variant: str = "full"):
     config.objective.prediction = "x0"
     config.timesteps.shift = config.sampling.shift = 2.0
     config.optimizer.learning_rate, config.optimizer.warmup, config.optimizer.ema = 2e-3, 50, 0.99
-    config.train.steps = 500
+    config.train.steps = 1000
     config.checkpoint.every = 250
     config.evaluate_every = 250
     config.evaluation.alignment = 256

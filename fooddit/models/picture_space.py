@@ -28,10 +28,10 @@ from fooddit.models.taesd import open_taesd, taesd_files
 @dataclass(frozen=True)
 class SpaceConfig:
     """Attributes:
-    autoencoder: "pixels" (none); "builtin:scenes" (the tiny one for dish scenes); a file of `main.py --export` with
-      configs/autoencoder.py; a folder in the diffusers layout (AutoencoderKL), published or of configs/
-      autoencoder_kl.py; a folder with TAESD's NAME_encoder and NAME_decoder, .safetensors or .pth; or "sd", "sdxl",
-      "sd3", "flux": a shape that can be compiled, not run.
+    autoencoder: "pixels" (none); "builtin:scenes", the tiny one for dish scenes, or "builtin:dishes", for styled ones
+      too; a file of `main.py --export` with configs/autoencoder.py; a folder in the diffusers layout (AutoencoderKL),
+      published or of configs/autoencoder_kl.py; a folder with TAESD's NAME_encoder and NAME_decoder, .safetensors or
+      .pth; or "sd", "sdxl", "sd3", "flux": a shape that can be compiled, not run.
     patch: side of a token in positions of the grid (pixels or latents).
     dtype: of the autoencoder's activations.
     statistics: the latent_statistics.json that `fooddit prepare --cache` keeps with records: each channel of the

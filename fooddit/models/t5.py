@@ -87,7 +87,7 @@ class T5EncoderStack(nnx.Module):
         buckets = relative_buckets(ids.shape[1], self.config, bidirectional=True)
         bias = None if self.position_bias is None else logit_bias(self.position_bias[...], buckets)
         # The sum that grows from block to block stays float32: bfloat16's 8 bits would swallow what late blocks add.
-        x = shard_tokens(self.embedding[...][ids].astype(jnp.float32))
+        x = shard_tokens(self.embedding[...][ids]).astype(jnp.float32)
         x = scan_blocks(
             self.blocks,
             lambda block, x: shard_tokens(block(x, buckets=buckets, bias=bias, mask=mask[:, None, None, :])),

@@ -9,9 +9,9 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from fooddit.data.captions import Caption
-from fooddit.data.images import fit_image
 from fooddit.data.records import Dataset
 from fooddit.evaluation.colour_histogram import ColourHistogram, colour_histograms
+from fooddit.evaluation.real_pictures import blocks_for_all
 from fooddit.evaluation.retrieval import Gallery, Report
 from fooddit.parallel.processes import from_first
 
@@ -43,15 +43,19 @@ def read_held_out(dataset: Dataset, count: int, size: int) -> HeldOut:
     """
     numbers = range(min(count, len(dataset)))
     pictures = np.zeros((len(numbers), size, size, 3), np.uint8)
-    captions: list[tuple[Caption, ...]] = [()] * len(numbers)
-    for number, record in zip(numbers, dataset.read_whole(numbers), strict=True):
-        image = None if record is None else dataset.decode(number, record, size, size)
-        if image is not None:
-            pictures[number], captions[number] = fit_image(image, size, size), record.captions
-    # Of all processes one says what there is to encode: on another's disk a record may be damaged.
-    return HeldOut(
-        pictures, {name: Gallery.from_json(one) for name, one in from_first(lambda: _said(captions)).items()}
-    )
+    whole: list[int] = []
+    for block, images in blocks_for_all(dataset, numbers, (size, size)):
+        pictures[block] = images
+        whole += block.tolist()
+
+    def said() -> dict[str, dict]:
+        captions: list[tuple[Caption, ...]] = [()] * len(numbers)
+        for number, record in zip(whole, dataset.read_whole(whole), strict=True):
+            captions[number] = record.captions
+        return _said(captions)
+
+    # As of the pictures, of all processes one says what there is to encode: on another's disk a record may be damaged.
+    return HeldOut(pictures, {name: Gallery.from_json(one) for name, one in from_first(said).items()})
 
 
 def _said(captions: Sequence[Sequence[Caption]]) -> dict[str, dict]:
