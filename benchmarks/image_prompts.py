@@ -25,7 +25,7 @@ from fooddit.pipeline import Pipeline
 from fooddit.tasks.style_alignment import style_alignment, style_requests
 
 ROOT = Path(__file__).resolve().parent.parent
-STYLES, STEPS, PICTURES, BATCH = 12_000, 800, 256, 64
+STYLES, STEPS, PICTURES, BATCH = 12_000, 4500, 256, 64
 SCALES = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5)
 ARMS = {"other": "another picture of the dish", "same": "the target itself (control)"}
 TITLES = {arm: f"Trained on {name}" for arm, name in zip(ARMS, ("another picture of the style", "the target itself"))}

@@ -45,6 +45,8 @@ def get_config(variant: str = "full"):
     config.text.width = 64
     config.objective.prediction = "x0"
     config.timesteps.shift = config.sampling.shift = 2.0
+    # Half way through a run on styles twice as many styles are recovered as without, and as many texts obeyed.
+    config.sampling.image_guidance_scale = 2.0
     config.optimizer.learning_rate, config.optimizer.warmup, config.optimizer.ema = 2e-3, 50, 0.99
     config.train.steps = 1000
     config.checkpoint.every = 250
