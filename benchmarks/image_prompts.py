@@ -11,20 +11,17 @@ texture right), with all that the text says, and with the reference's own attrib
 """
 
 import argparse
-import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from finished_runs import finished, flags, keep, train
 from image_prompts_chart import draw_chart
 
 from fooddit.evaluation.alignment import wilson
 from fooddit.pipeline import Pipeline
 from fooddit.tasks.style_alignment import style_alignment, style_requests
 
-ROOT = Path(__file__).resolve().parent.parent
 STYLES, STEPS, PICTURES, BATCH = 12_000, 4500, 256, 64
 SCALES = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5)
 ARMS = {"other": "another picture of the dish", "same": "the target itself (control)"}
@@ -48,37 +45,23 @@ def main() -> None:
         for arm in arguments.arms:
             if f"{arm}, seed {seed}" not in finished(path):
                 workdir = out / f"{arm}-{seed}"
-                train(workdir, arm, seed, out)
-                results = finished(path) | {f"{arm}, seed {seed}": sweep(workdir)}
-                path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+                train(flags("stage2:quick", settings(arm, seed, out)), workdir)
+                keep(path, f"{arm}, seed {seed}", sweep(workdir))
                 if arm == "other":
-                    chart(workdir, results, out / "sweep.png")
+                    chart(workdir, finished(path), out / "sweep.png")
     print(table(finished(path)))
 
 
-def finished(path: Path) -> dict[str, list[dict]]:
-    """Rows, one a scale, by "ARM, seed N"."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-
-
-def train(workdir: Path, references: str, seed: int, out: Path) -> None:
-    """In a process of its own; resumes, and does nothing if it is finished. All runs read the same records."""
-    if (workdir / "summary.json").exists():
-        return
-    settings = {
+def settings(arm: str, seed: int, out: Path) -> dict:
+    """What an arm's run changes of stage 2's quick form; all runs read the same records."""
+    return {
         "data.source": records(out),
-        "data.references": references,
+        "data.references": arm,
         "train.steps": STEPS,
         "train.seed": seed,
         "evaluate_every": 0,
         "evaluation.alignment": PICTURES,
     }
-    flags = [f"--config.{key}={value}" for key, value in settings.items()]
-    command = [sys.executable, str(ROOT / "main.py"), f"--config={ROOT}/configs/stage2.py:quick", *flags]
-    with workdir.with_suffix(".log").open("a") as log:
-        code = subprocess.run([*command, f"--workdir={workdir}"], cwd=ROOT, stdout=log, stderr=log).returncode
-    if code:
-        sys.exit(f"{workdir.with_suffix('.log')}: main.py ended with {code}")
 
 
 def records(out: Path) -> Path:

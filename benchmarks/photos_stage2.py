@@ -28,7 +28,7 @@ def main() -> None:
             f"{' and '.join(missing)}: not set; expected folders of photos with metadata.jsonl and of TAEF2's weights"
         )
     for made, command in commands(arguments.out, arguments.steps):
-        print("$", shlex.join(command), flush=True)
+        print("$ python", shlex.join(command), flush=True)
         if not made.exists():
             subprocess.run([sys.executable, *command], cwd=ROOT, check=True)
 

@@ -15,14 +15,11 @@ all seeds; the spread over seeds stands beside them.
 """
 
 import argparse
-import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
+from finished_runs import finished, flags, keep, train
 
-ROOT = Path(__file__).resolve().parent.parent
 SCENES, PICTURES = 12_000, 512
 STAGE_1_STEPS, STAGE_2_STEPS, ARM_STEPS = 600, 1400, 400
 MAIN = "stage 1, then stage 2"
@@ -51,14 +48,8 @@ def main() -> None:
                 continue
             first = train(stage_1(seed), out / f"stage1-{seed}")
             then = train(stage_2(name, seed, out), out / f"{slug(name)}-{seed}")
-            results = finished(path) | {f"{name}, seed {seed}": {"stage 1": first, "stage 2": then}}
-            path.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+            keep(path, f"{name}, seed {seed}", {"stage 1": first, "stage 2": then})
     print(table(finished(path)))
-
-
-def finished(path: Path) -> dict[str, dict]:
-    """Summaries of both stages by "NAME, seed N"."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 def stage_1(seed: int) -> list[str]:
@@ -94,23 +85,7 @@ def stage_2(name: str, seed: int, out: Path) -> list[str]:
     }
     if settings["data.source"] == "SHUFFLED":
         settings["data.source"] = str(shuffled(out / f"stage1-{seed}" / f"records-scenes-{SCENES}-64"))
-    return flags("stage2", settings, variant="quick")
-
-
-def flags(config: str, settings: dict, variant: str = "full") -> list[str]:
-    return [f"--config={ROOT / 'configs' / config}.py:{variant}", *(f"--config.{k}={v}" for k, v in settings.items())]
-
-
-def train(arguments: list[str], workdir: Path) -> dict:
-    """In a process of its own, its log beside the workdir; the run's summary."""
-    summary = workdir / "summary.json"
-    if not summary.exists():
-        command = [sys.executable, str(ROOT / "main.py"), *arguments, f"--workdir={workdir}"]
-        with workdir.with_suffix(".log").open("a") as log:
-            code = subprocess.run(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT).returncode
-        if code:
-            sys.exit(f"{workdir.with_suffix('.log')}: main.py ended with {code}")
-    return json.loads(summary.read_text(encoding="utf-8"))
+    return flags("stage2:quick", settings)
 
 
 def shuffled(source: Path) -> Path:
