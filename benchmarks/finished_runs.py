@@ -1,4 +1,4 @@
-"""Runs of main.py as parts of an experiment: each a process of its own; those that are finished are kept in one file."""
+"""Runs of main.py as parts of an experiment: each a process of its own; what is finished is kept in one file."""
 
 import json
 import subprocess
