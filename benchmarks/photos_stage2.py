@@ -20,7 +20,7 @@ SIZE = 128
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/photos-stage2"))
-    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--steps", type=int, default=600)
     arguments = parser.parse_args()
     missing = [name for name in ("FOODDIT_PHOTOS", "FOODDIT_WEIGHTS") if not os.environ.get(name)]
     if missing:
@@ -42,7 +42,7 @@ def commands(out: Path, steps: int) -> list[tuple[Path, list[str]]]:
         f"--config={ROOT}/configs/stage2.py:quick",
         f"--config.data.source={records}",
         f"--config.data.image_size={SIZE}",
-        "--config.data.batch_size=64",
+        "--config.data.batch_size=32",
         f"--config.space.autoencoder={os.environ['FOODDIT_WEIGHTS']}",
         f"--config.towers.t5={out / 't5'}",
         "--config.towers.t5_length=96",
