@@ -55,4 +55,5 @@ def test_a_file_of_another_kind_is_refused(tmp_path):
 def test_what_ships_is_small():
     shipped = resolve_weights("builtin:scenes").parent.glob("*.safetensors")
     sizes = {path.stem: path.stat().st_size for path in shipped}
-    assert sizes.keys() == {"scenes", "scene_reader", "style_reader"} and max(sizes.values()) <= 2_000_000, sizes
+    assert sizes.keys() == {"scenes", "dishes", "scene_reader", "style_reader"}
+    assert max(sizes.values()) <= 2_000_000, sizes
