@@ -107,7 +107,15 @@ def commands(out: Path, steps: int) -> list[tuple[Path, list[str]]]:
         ),
         (
             out / "report" / "report.html",
-            [*fooddit, "evaluate", f"--checkpoint={run}", f"--out={out / 'report'}", "--num=128"],
+            [
+                *fooddit,
+                "evaluate",
+                f"--checkpoint={run}",
+                "--features=builtin:scene_reader",
+                f"--features=eclip:{out / 'eclip'}",
+                "--num=128",
+                f"--out={out / 'report'}",
+            ],
         ),
     ]
 
