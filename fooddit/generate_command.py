@@ -37,6 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Draws and writes DIR/NNNN-prompt-seed.png with a line for each, as soon as it is drawn; returns the exit code."""
     prompts = _prompts(args.prompt, args.prompt_file, required=args.image is None)
+    if args.image is None and (args.image_scale is not None or args.image_guidance_scale is not None):
+        raise ValueError("--image-scale and --image-guidance-scale are of an image prompt; give one with --image FILE")
     image = None if args.image is None else _picture(args.image)
     require_writable(args.out)
     with _ctrl_c_ends_it(args.out):
@@ -90,6 +92,8 @@ def _keep_another(path: Path, picture) -> None:
     except UnidentifiedImageError:
         found = {}
     expected = {"size": f"{picture.image.width} x {picture.image.height}"} | picture.facts
+    # Of a picture drawn after another one, or without a tower, what is asked for now may say nothing.
+    expected |= {name: "none" for name in ("image", "without") if name in found and name not in expected}
     if changed := [name for name, value in expected.items() if found.get(name) != value]:
         name = changed[0]
         raise FileExistsError(
@@ -163,7 +167,7 @@ def _picture(path: Path):
     from fooddit.data.images import decode_image, normalize_picture
 
     if not path.is_file():
-        raise ValueError(f"--image {path}: no such file")
+        raise ValueError(f"--image {path}: found {'a folder' if path.is_dir() else 'no such file'}, expected a picture")
     try:
         return Image.fromarray(decode_image(normalize_picture(path.read_bytes()).data))
     except ValueError as error:

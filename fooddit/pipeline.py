@@ -1,5 +1,6 @@
 """A checkpoint as a Python object that makes pictures."""
 
+import hashlib
 import itertools
 import numbers
 import os
@@ -42,15 +43,18 @@ class Picture:
     seed: int
     checkpoint: str
     sampling: SamplingConfig
-    has_reference: bool = False
+    reference: str = ""
+    without: tuple[str, ...] = ()
 
     @property
     def facts(self) -> dict[str, str]:
-        """What its PNG says of it: prompt, seed, checkpoint, steps, method, guidance_scale; of an image prompt its two
-        scales."""
+        """What its PNG says of it: prompt, seed, checkpoint, steps, method, guidance_scale; of an image prompt the hash
+        of what was seen of it, and its two scales; the towers that were left out."""
         facts = {"prompt": self.prompt, "seed": self.seed, "checkpoint": self.checkpoint}
-        scales = ("image_scale", "image_guidance_scale") if self.has_reference else ()
+        scales = ("image_scale", "image_guidance_scale") if self.reference else ()
         facts |= {name: getattr(self.sampling, name) for name in ("steps", "method", "guidance_scale", *scales)}
+        facts |= {"image": self.reference} if self.reference else {}
+        facts |= {"without": ", ".join(self.without)} if self.without else {}
         return {name: str(value) for name, value in facts.items()}
 
     def save(self, path: str | Path) -> None:
@@ -89,8 +93,16 @@ class Pipeline:
     """
 
     def __init__(
-        self, experiment: DenoiseExperiment, params, frozen, reader: PromptReader, space: PictureSpace, name: str
+        self,
+        experiment: DenoiseExperiment,
+        params,
+        frozen,
+        reader: PromptReader,
+        space: PictureSpace,
+        name: str,
+        without: Sequence[str] = (),
     ):
+        self.without = tuple(sorted(set(without)))
         self.experiment, self.params, self.frozen = experiment, params, frozen
         self.reader, self.space, self.name = reader, space, name
         self._artists: dict[tuple[int, int], Artist] = {}
@@ -134,7 +146,7 @@ class Pipeline:
                     "put the weights it was trained with back"
                 )
         name = Path(directory).absolute() if exported else find_checkpoints(directory) / str(metadata["step"])
-        return cls(experiment, params, frozen.load(), reader, space, str(name))
+        return cls(experiment, params, frozen.load(), reader, space, str(name), without)
 
     def __call__(self, prompt: str | Sequence[str], **arguments) -> list[Image.Image]:
         """PIL pictures: `num_images` for each prompt, in order; arguments as in `generate`."""
@@ -216,8 +228,9 @@ class Pipeline:
             sampling=replace(sampling, shift=sampling.shift * self._shift(artist)),
         )
         images = (image for batch in batches for image in batch)
+        seen = "" if reference is None else hashlib.sha256(reference.tobytes()).hexdigest()[:16]
         return (
-            Picture(Image.fromarray(image), asked.text, number, self.name, sampling, asked.image is not None)
+            Picture(Image.fromarray(image), asked.text, number, self.name, sampling, seen, self.without)
             for image, (asked, number) in zip(images, named, strict=True)
         )
 

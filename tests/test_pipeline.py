@@ -6,7 +6,9 @@ from PIL import Image
 
 import fooddit
 from fooddit.cli import main
-from fooddit.pipeline import BATCH_SIZE, MAX_SEED
+from fooddit.generate_command import _keep_another
+from fooddit.models.text_to_image import SamplingConfig
+from fooddit.pipeline import BATCH_SIZE, MAX_SEED, Picture
 from fooddit.training.checkpoint import Checkpointer, list_steps
 
 EN, ZH = "two dumplings on a round blue plate", "圆形蓝色盘子里的两个饺子"
@@ -61,6 +63,22 @@ def test_a_png_holds_what_made_it(pipe, tmp_path):
         }
         assert same(stored, picture.image)
     assert pipe.name.endswith("/checkpoints/4")
+
+
+def test_another_image_prompt_or_another_tower_left_out_is_another_picture(tmp_path):
+    def drawn(**made):
+        return Picture(Image.new("RGB", (8, 8)), ZH, 7, "run", SamplingConfig(), **made)
+
+    made = [{}, {"reference": "a1"}, {"reference": "b2"}, {"without": ("t5",)}, {"reference": "a1", "without": ("t5",)}]
+    for number, first in enumerate(made):
+        path = tmp_path / f"{number}.png"
+        drawn(**first).save(path)
+        for other in made:
+            if other == first:
+                _keep_another(path, drawn(**other))
+            else:
+                with pytest.raises(FileExistsError, match=r"is another picture \((image|without|image_scale|image_g)"):
+                    _keep_another(path, drawn(**other))
 
 
 def test_settings_change_the_picture(pipe, pictures):

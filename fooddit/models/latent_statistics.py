@@ -95,13 +95,17 @@ def load_statistics(path: Path, space: Mapping[str, Any], size: int) -> LatentSt
     Raises:
       RecordError: none of them, or a damaged file.
     """
-    path = Path(path)
-    known = _read(path) if path.exists() else {}
+    path, measures = Path(path), "`fooddit prepare --cache` with this config measures them"
+    if not path.exists():
+        raise RecordError(f"config.space.statistics: {path} is not there; {measures}")
+    known = _read(path)
+    if not all(isinstance(entry, dict) and "mean" in entry for entry in known.values()):
+        raise RecordError(f"config.space.statistics: {path} is no file of latents' statistics; {measures}")
     if (found := known.get(_key(space, size))) is None:
         has = ", ".join(f"of autoencoder {key[:12]} at {key.rpartition('-')[2]} pixels" for key in known)
         raise RecordError(
-            f"{path}: expected statistics of autoencoder {_key(space, size)[:12]} at {size} pixels, "
-            f"{f'found those {has}' if has else 'found none'}; `fooddit prepare --cache` with this config measures them"
+            f"config.space.statistics: {path}: expected those of autoencoder {_key(space, size)[:12]} at {size} "
+            f"pixels, found {f'those {has}' if has else 'none'}; {measures}"
         )
     return LatentStatistics.from_dict(found)
 

@@ -23,6 +23,7 @@ from fooddit.models.autoencoder import (
 from fooddit.models.autoencoder_kl_folder import PUBLISHED, open_kl
 from fooddit.models.latent_statistics import LatentStatistics
 from fooddit.models.taesd import open_taesd, taesd_files
+from fooddit.models.weights import BUILTIN
 
 
 @dataclass(frozen=True)
@@ -187,6 +188,12 @@ def open_autoencoder(source: str) -> FrozenAutoencoder:
     """
     if source in PUBLISHED:
         return open_kl(source)
+    if not source.startswith(BUILTIN) and not Path(source).exists():
+        raise FileNotFoundError(
+            f"config.space.autoencoder: found {source!r}, which is not there; expected pixels, builtin:scenes or "
+            "builtin:dishes, a file that a run's --export wrote, or a folder: an AutoencoderKL as diffusers has it, or "
+            "TAESD's NAME_encoder and NAME_decoder"
+        )
     if not Path(source).is_dir():
         return open_tiny(source)
     return open_taesd(source) if taesd_files(Path(source)) else open_kl(source)

@@ -1,7 +1,9 @@
 """Frozen towers in front of the diffusion model: captions through T5 and E-CLIP, reference pictures through E-CLIP."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -10,6 +12,8 @@ from jaxtyping import Array, Bool
 
 from fooddit.config import ConfigError
 from fooddit.models.autoencoder import pixels_from_bytes
+from fooddit.models.tensors import TensorError
+from fooddit.models.weights import BUILTIN
 
 # In the order in which their tokens are joined.
 TEXT_TOWERS = ("t5", "eclip")
@@ -82,11 +86,13 @@ class Towers:
         if config.t5:
             from fooddit.models.t5_folder import open_t5
 
-            opened["t5"] = open_t5(config.t5, config.t5_length, config.dtype)
+            with _naming("t5", config.t5):
+                opened["t5"] = open_t5(config.t5, config.t5_length, config.dtype)
         if config.eclip:
             from fooddit.models.eclip_folder import open_eclip
 
-            opened["eclip"] = open_eclip(config.eclip, config.dtype, attention)
+            with _naming("eclip", config.eclip):
+                opened["eclip"] = open_eclip(config.eclip, config.dtype, attention)
         self.widths = _widths(opened, image_prompts)
         self.parts = {name: part for name, part in opened.items() if name not in without}
         self.lengths = {name: part.length for name, part in self.parts.items()}
@@ -130,6 +136,17 @@ class Towers:
             patches = module.encode_image(pixels_from_bytes(batch["reference"])).tokens
         mask = jnp.broadcast_to(has[:, None], patches.shape[:2])
         return {"patches": jnp.where(mask[..., None], patches, 0), "patches_mask": mask}
+
+
+@contextmanager
+def _naming(tower: str, source: str) -> Iterator[None]:
+    """Errors about a folder say which key names it, and whether it is there; a path is relative to where one stands."""
+    try:
+        yield
+    except (ConfigError, TensorError) as error:
+        lost = not source.startswith(BUILTIN) and not Path(source).expanduser().exists()
+        where = f"no folder {source!r} in {Path.cwd()}; " if lost else ""
+        raise type(error)(f"config.towers.{tower}: {where}{error}") from error
 
 
 def drop(features: Mapping[str, Array], dropped: Mapping[str, Bool[Array, "batch"]]) -> dict[str, Array]:

@@ -129,7 +129,9 @@ class DenoiseStep:
         if self.reader.reference_size != experiment.data.reference_size:
             raise ConfigError(
                 f"data.reference_size is {experiment.data.reference_size}, but the pictures that config.towers.eclip "
-                f"sees have {self.reader.reference_size} pixels a side (0: no image prompts); make them equal"
+                f"sees have {self.reader.reference_size} pixels a side; set data.reference_size="
+                f"{self.reader.reference_size}, or, for a model without image prompts, both data.reference_size and "
+                "model.image_tokens to 0"
             )
         side = experiment.data.image_size // self.space.grid
         self.length, self.positions = side**2, patch_positions((side, side))

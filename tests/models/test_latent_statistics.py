@@ -80,7 +80,7 @@ def test_a_space_with_measured_statistics_has_standardised_latents(space):
 def test_they_are_kept_with_the_dataset_by_autoencoder_and_size(space, tmp_path):
     first, second = LatentStatistics((0.0,), (1.0,), 3), LatentStatistics((1.0,), (2.0,), 4)
     path = tmp_path / "latent_statistics.json"
-    with pytest.raises(RecordError, match="found none; `fooddit prepare --cache` with this config measures them"):
+    with pytest.raises(RecordError, match="json is not there; `fooddit prepare --cache` with this config"):
         load_statistics(path, space.description, 32)
     save_statistics(tmp_path, space.description, 32, first, "abc")
     save_statistics(tmp_path, space.description, 64, second, "abc")
