@@ -92,7 +92,7 @@ def _keep_another(path: Path, picture) -> None:
     except UnidentifiedImageError:
         found = {}
     expected = {"size": f"{picture.image.width} x {picture.image.height}"} | picture.facts
-    # Of a picture drawn after another one, or without a tower, what is asked for now may say nothing.
+    # These are facts of some pictures only: one that has them differs from one that has not.
     expected |= {name: "none" for name in ("image", "without") if name in found and name not in expected}
     if changed := [name for name, value in expected.items() if found.get(name) != value]:
         name = changed[0]

@@ -88,7 +88,7 @@ class PictureSpace:
             self._channels, factor, self.variational = 3, 1, False
         else:
             found = self._autoencoder
-            # Of float32, which is what nobody asks for, nothing is said.
+            # The default adds nothing: what caches and checkpoints have kept stays valid.
             kind = {} if config.dtype == "float32" else {"dtype": config.dtype}
             self.description = found.description | kind
             self._channels, factor, self.variational = found.channels, found.factor, found.variational
@@ -188,7 +188,7 @@ def open_autoencoder(source: str) -> FrozenAutoencoder:
     """
     if source in PUBLISHED:
         return open_kl(source)
-    if not source.startswith(BUILTIN) and not Path(source).exists():
+    if not source.startswith(BUILTIN) and not Path(source).expanduser().exists():
         raise FileNotFoundError(
             f"config.space.autoencoder: found {source!r}, which is not there; expected pixels, builtin:scenes or "
             "builtin:dishes, a file that a run's --export wrote, or a folder: an AutoencoderKL as diffusers has it, or "
