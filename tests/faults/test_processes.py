@@ -91,8 +91,8 @@ def test_four_processes_then_two_then_one(trainer, tmp_path):
 def test_sigterm_to_one_stops_all_at_the_same_step(trainer, tmp_path, soak, phase, process):
     if not soak and (phase, process) not in (("step", 1), ("evaluate", 0)):
         pytest.skip("in the long form: make soak")
-    # After step 4, so that they stop before the evaluation at step 8, in which they would end at once.
-    workdir, nth = tmp_path / "run", 6 if phase == "step" else 1
+    # In the step after the evaluation at step 4: within one, or a moment before it is left, they would end at once.
+    workdir, nth = tmp_path / "run", 7 if phase == "step" else 1
     code, said = run(trainer, workdir, 2, process=process, signal=signal.SIGTERM, phase=phase, nth=nth)
     assert code == 42, said
     assert said.count("ended with 42") == 2 and "Traceback" not in said, said
