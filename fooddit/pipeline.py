@@ -20,7 +20,7 @@ from fooddit.diffusion import resolution_shift
 from fooddit.models.drawing import Artist
 from fooddit.models.latent_statistics import LatentStatistics
 from fooddit.models.picture_space import PictureSpace
-from fooddit.models.prompts import Prompt, PromptReader, fit_reference, open_reader
+from fooddit.models.prompts import Prompt, PromptReader, fit_reference, open_reader, reads_most
 from fooddit.models.text_to_image import SamplingConfig, define_model
 from fooddit.tasks.denoise_step import DenoiseExperiment
 from fooddit.training.checkpoint import load_parameters
@@ -125,19 +125,16 @@ class Pipeline:
         kind = metadata["task"]["kind"]
         if kind != "text_to_image":
             raise ValueError(f"{directory}: holds a checkpoint of kind {kind!r}, expected text_to_image")
-        experiment = build(DenoiseExperiment, metadata["experiment"])
-        if unknown := set(without) - set(experiment.towers.names):
-            raise ValueError(
-                f"without {', '.join(sorted(unknown))}: the towers of {directory} are "
-                f"{', '.join(experiment.towers.names) or 'none'}"
-            )
+        experiment = _leave_out(without, build(DenoiseExperiment, metadata["experiment"]), directory)
         words = metadata["task"].get("tokenizer")
-        reader = open_reader(experiment, Tokenizer.from_json(words) if words else None, without=without)
+        reader = open_reader(experiment, Tokenizer.from_json(words) if words else None)
         trained_with, space = metadata["task"]["frozen"], PictureSpace(experiment.space)
         if measured := trained_with["space"].get("statistics"):
             space = space.standardised(LatentStatistics.from_dict(measured))
+        shapes = define_model(experiment, reader.widths, space.features).shapes
+        params = _part_of(params, shapes) if without else params
         if exported := is_exported(directory):
-            require_shapes(params, define_model(experiment, reader.widths, space.features).shapes, directory)
+            require_shapes(params, shapes, directory)
         frozen = Frozen({"space": space, **reader.parts})
         for part, found in frozen.description.items():
             if identity(found) != identity(trained_with[part]):
@@ -250,9 +247,7 @@ class Pipeline:
         return fit_reference(np.asarray(image.convert("RGB")), self.reader.reference_size)
 
     def _warn_of_cut(self, prompts: Sequence[str]) -> None:
-        # Of several towers the one that reads most.
-        name = max(self.reader.lengths, key=self.reader.lengths.get, default=None)
-        if name is None:
+        if not (name := reads_most(self.reader)):
             return
         length = self.reader.lengths[name]
         counts = [(number, self.reader.counts[name](text)) for number, text in enumerate(prompts, 1)]
@@ -278,3 +273,26 @@ class Pipeline:
 
     def _shift(self, artist: Artist) -> float:
         return resolution_shift(len(artist.positions), artist.trained_tokens)
+
+
+def _leave_out(without: Sequence[str], experiment: DenoiseExperiment, directory) -> DenoiseExperiment:
+    """The experiment as if it had never had these towers; nor image prompts, if E-CLIP is one of them."""
+    names = experiment.towers.names
+    if unknown := set(without) - set(names):
+        raise ValueError(
+            f"without {', '.join(sorted(unknown))}: the towers of {directory} are {', '.join(names) or 'none'}"
+        )
+    if names and set(without) == set(names):
+        raise ValueError(f"without {', '.join(names)}: {directory} has no other tower to read a prompt; leave one")
+    if "eclip" in without:
+        model, data = replace(experiment.model, image_tokens=0), replace(experiment.data, reference_size=0)
+        experiment = replace(experiment, model=model, data=data)
+    return replace(experiment, towers=replace(experiment.towers, **{name: "" for name in without}))
+
+
+def _part_of(params: dict, shapes: dict) -> dict:
+    """The parameters that are in `shapes`, by name."""
+    return {
+        name: _part_of(params[name], below) if isinstance(below, dict) else params[name]
+        for name, below in shapes.items()
+    }

@@ -10,6 +10,7 @@ from fooddit.config import ConfigError
 from fooddit.data.records import open_dataset
 from fooddit.models.latent_statistics import save_statistics
 from fooddit.models.picture_space import PictureSpace
+from fooddit.models.prompts import cut_captions
 from fooddit.models.towers import Towers
 
 
@@ -26,7 +27,8 @@ def cache(source: str, out: str, experiment: Any, *, text: bool) -> Summary:
             f"--config: the task {experiment.task!r} has no frozen encoders; give one of the task 'denoise'"
         )
     space = PictureSpace(experiment.space) if experiment.space.autoencoder != "pixels" else None
-    towers = Towers(experiment.towers, image_prompts=False).parts if text else {}
+    reader = Towers(experiment.towers, image_prompts=False) if text else None
+    towers = reader.parts if reader else {}
     if text and not towers:
         raise ConfigError(
             "--text: config.towers names no frozen tower, and the text transformer of config.text is trained along; "
@@ -41,6 +43,9 @@ def cache(source: str, out: str, experiment: Any, *, text: bool) -> Summary:
         if part is not None and None in [part.description.get(name, "") for name in ("sha256", "fingerprint")]:
             raise ConfigError(f"config.{key} is the name of a shape without weights; give the folder that holds them")
     summary = build_cache(source, out, experiment.data, device_encoders(space, towers))
+    if reader:
+        captions = open_dataset(source, "train", cache=experiment.data.cache).captions()
+        summary.notes += filter(None, [cut_captions(reader, captions)])
     if space is not None:
         summary.notes.append(_keep_statistics(space, source, experiment.data, summary))
     return summary

@@ -1,6 +1,7 @@
 """What a model is asked with, on its way to features: captions and reference pictures, through whatever reads them."""
 
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -8,11 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, UInt8
 
+from fooddit.data.captions import Caption
 from fooddit.data.images import fit_image
 from fooddit.data.tokenizer import Tokenizer
 from fooddit.models.towers import Towers, TowerWidths
 
 Encode = Callable[[str], tuple[np.ndarray, np.ndarray]]
+# Captions, to know whether a model reads them whole.
+LOOKED_AT = 1000
 
 
 class Prompt(NamedTuple):
@@ -60,13 +64,30 @@ class LearnedText:
         return {name: batch[name] for name in ("text", "text_mask")}
 
 
-def open_reader(config, tokenizer: Tokenizer | None = None, *, without: Sequence[str] = ()) -> PromptReader:
-    """The reader of an experiment: its frozen towers but for those in `without`, or its text transformer with the
-    tokenizer of the run."""
+def open_reader(config, tokenizer: Tokenizer | None = None) -> PromptReader:
+    """The reader of an experiment: its frozen towers, or its text transformer with the tokenizer of the run."""
     if config.towers.names or config.model.image_tokens:
-        options = {"image_prompts": config.model.image_tokens > 0, "attention": config.model.attention}
-        return Towers(config.towers, **options, without=without)
+        return Towers(config.towers, image_prompts=config.model.image_tokens > 0, attention=config.model.attention)
     return LearnedText(config.text.length, tokenizer)
+
+
+def reads_most(reader: PromptReader) -> str:
+    """Of several towers the one that hears the end of a long caption; "" where nothing is read."""
+    return max(reader.lengths, key=reader.lengths.get, default="")
+
+
+def cut_captions(reader: PromptReader, captions: Iterable[Caption]) -> str:
+    """What to say where some of the first captions are longer than the model reads; "" if none is."""
+    name, texts = reads_most(reader), [caption.text for caption in itertools.islice(captions, LOOKED_AT)]
+    length = reader.lengths.get(name, 0)
+    longer = [n for n in map(reader.counts[name], texts) if n > length] if name else []
+    if not longer:
+        return ""
+    key = {"text": "config.text.length", "t5": "config.towers.t5_length"}.get(name)
+    return (
+        f"{len(longer)} of the first {len(texts)} captions have more than the {length} tokens that the model reads "
+        f"(up to {max(longer)}): their ends are cut" + (f"; {key} is how many it reads" if key else "")
+    )
 
 
 def input_shapes(reader: PromptReader, batch: int) -> dict[str, jax.ShapeDtypeStruct]:

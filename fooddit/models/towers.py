@@ -1,6 +1,6 @@
 """Frozen towers in front of the diffusion model: captions through T5 and E-CLIP, reference pictures through E-CLIP."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,11 +69,8 @@ class TowerWidths(NamedTuple):
 class Towers:
     """The frozen towers of a config: a `prompts.PromptReader`."""
 
-    def __init__(
-        self, config: TowersConfig, *, image_prompts: bool, attention: str = "auto", without: Sequence[str] = ()
-    ):
-        """`attention`: E-CLIP's kernel. `without`: towers that are not to be loaded nor heard, though the model knows
-        their widths.
+    def __init__(self, config: TowersConfig, *, image_prompts: bool, attention: str = "auto"):
+        """`attention`: E-CLIP's kernel.
 
         Raises:
           ConfigError: image prompts without E-CLIP. What `open_t5` and `open_eclip` raise.
@@ -82,24 +79,22 @@ class Towers:
             raise ConfigError(
                 "config.model.image_tokens: image prompts need a tower that sees; set config.towers.eclip to its folder"
             )
-        opened: dict[str, Any] = {}
+        self.parts: dict[str, Any] = {}
         if config.t5:
             from fooddit.models.t5_folder import open_t5
 
             with _naming("t5", config.t5):
-                opened["t5"] = open_t5(config.t5, config.t5_length, config.dtype)
+                self.parts["t5"] = open_t5(config.t5, config.t5_length, config.dtype)
         if config.eclip:
             from fooddit.models.eclip_folder import open_eclip
 
             with _naming("eclip", config.eclip):
-                opened["eclip"] = open_eclip(config.eclip, config.dtype, attention)
-        self.widths = _widths(opened, image_prompts)
-        self.parts = {name: part for name, part in opened.items() if name not in without}
+                self.parts["eclip"] = open_eclip(config.eclip, config.dtype, attention)
+        self.widths = _widths(self.parts, image_prompts)
         self.lengths = {name: part.length for name, part in self.parts.items()}
         self.encodes: dict[str, Encode] = {name: _without_caption(part) for name, part in self.parts.items()}
         self.counts = {name: part.count for name, part in self.parts.items()}
-        self.image_prompts = image_prompts and "eclip" in self.parts
-        self.reference_size = self.parts["eclip"].image_size if self.image_prompts else 0
+        self.reference_size = self.parts["eclip"].image_size if image_prompts else 0
 
     def features(self, params: Mapping[str, Any], batch: Mapping[str, Array]) -> dict[str, Array]:
         """Features of a batch of captions and reference pictures; where a mask is False they are 0.
@@ -170,10 +165,10 @@ def _without_caption(part) -> Encode:
     return encode
 
 
-def _widths(opened: Mapping[str, Any], image_prompts: bool) -> TowerWidths:
-    tokens = {name: part.length for name, part in opened.items()}
-    text = {name: part.width for name, part in opened.items()}
-    part = opened.get("eclip")
+def _widths(parts: Mapping[str, Any], image_prompts: bool) -> TowerWidths:
+    tokens = {name: part.length for name, part in parts.items()}
+    text = {name: part.width for name, part in parts.items()}
+    part = parts.get("eclip")
     pooled = part.embed if part else 0
     patches = (part.image_tokens, part.image_width) if image_prompts else (0, 0)
     return TowerWidths(tokens, text, pooled, *patches)

@@ -17,7 +17,7 @@ from fooddit.evaluation.set_evaluation import (
     wanted_pictures,
 )
 from fooddit.models.drawing import Artist
-from fooddit.models.prompts import open_reader
+from fooddit.models.prompts import cut_captions, open_reader
 from fooddit.parallel.placement import local_rows, place_rows, replicate
 from fooddit.tasks.denoise_step import DenoiseExperiment, DenoiseStep
 from fooddit.tasks.judges import find_judge
@@ -43,10 +43,9 @@ class Denoise(DenoiseStep):
             open_dataset(source, split, cache=data.cache) for split in ("train", "holdout")
         )
         for doubt in doubts(self.train_set, data):
-            print(f"warning: {self.train_set.folder}: {doubt}", flush=True)
+            self._warn(doubt)
         if len(self.holdout_set) < 2:
-            found = f"{len(self.holdout_set)} held-out pictures"
-            print(f"warning: {self.train_set.folder}: {found}: no distance from real ones is measured", flush=True)
+            self._warn(f"{len(self.holdout_set)} held-out pictures: no distance from real ones is measured")
         self.metadata = {
             "kind": "text_to_image",
             "frozen": self.frozen.description,
@@ -57,12 +56,17 @@ class Denoise(DenoiseStep):
             tokenizer = run_tokenizer(captions, experiment.text.vocabulary, saved, experiment.init_from)
             self.metadata["tokenizer"] = tokenizer.to_json()
             self.reader = open_reader(experiment, tokenizer)
+        if cut := cut_captions(self.reader, self.train_set.captions()):
+            self._warn(cut)
         self._texts = {name: TextInput(self.reader.encodes[name], n) for name, n in self.reader.lengths.items()}
         size = data.image_size
         self.artist = Artist(experiment, self.space, self.reader, (size, size))
         self.judge = find_judge(self.holdout_set, self.artist)
         self.neighbours = TrainingNeighbours(self.train_set, self.holdout_set, size, workdir)
         self._validate = jax.jit(self._validation_loss)
+
+    def _warn(self, text: str) -> None:
+        print(f"warning: {self.train_set.folder}: {text}", flush=True)
 
     def batches(self, position: int, rows: np.ndarray | None = None) -> Batches:
         return Batches(
