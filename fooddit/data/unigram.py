@@ -59,6 +59,13 @@ def train_unigram(texts: Sequence[str], vocabulary: int) -> tokenizers.Tokenizer
     return words
 
 
+def spelled_as_bytes(words: tokenizers.Tokenizer, texts: Sequence[str]) -> set[str]:
+    """Characters of the texts that are no piece of the vocabulary."""
+    normal, pieces = _normalizer(), _pre_tokenizer()
+    seen = {c for text in texts for piece, _ in pieces.pre_tokenize_str(normal.normalize_str(text)) for c in piece}
+    return seen - words.get_vocab().keys()
+
+
 def _piece_counts(texts: Sequence[str], size: int) -> dict[str, float]:
     """At most `size` pieces, and how often each is needed; those on the way to longer ones may be needed never."""
     pairs = tokenizers.Tokenizer(models.BPE())

@@ -13,7 +13,16 @@ import tokenizers
 from fooddit.config import OPERATIONAL, ConfigError
 from fooddit.data.corpus import read_corpus
 from fooddit.data.spans import SpanBatches, SpanDataConfig, corrupted_lengths, span_batch_shapes
-from fooddit.data.unigram import END, LEAST_VOCABULARY, SENTINELS, from_json, sentinel, to_json, train_unigram
+from fooddit.data.unigram import (
+    END,
+    LEAST_VOCABULARY,
+    SENTINELS,
+    from_json,
+    sentinel,
+    spelled_as_bytes,
+    to_json,
+    train_unigram,
+)
 from fooddit.models.module import count, define
 from fooddit.models.t5 import T5Config
 from fooddit.models.t5_decoder import T5
@@ -207,7 +216,14 @@ def _tokenizer(experiment: SpanExperiment, sample, saved: dict | None) -> tokeni
             raise ConfigError(f"config.init_from: {experiment.init_from} is no run of the task 'span_corruption'")
         return from_json(made["tokenizer"])
     vocabulary = experiment.model.vocabulary
-    return from_json(from_first(lambda: to_json(train_unigram(sample, vocabulary))))
+    words = from_json(from_first(lambda: to_json(train_unigram(sample, vocabulary))))
+    if spelled := spelled_as_bytes(words, sample):
+        print(
+            f"warning: {len(spelled)} characters of the captions ({''.join(sorted(spelled)[:10])}) have no place among "
+            f"config.model.vocabulary={vocabulary} tokens: they are spelled as bytes",
+            flush=True,
+        )
+    return words
 
 
 def _flops(config: T5Config, shapes, inputs: int, targets: int) -> float:

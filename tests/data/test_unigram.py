@@ -4,7 +4,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fooddit.data.unigram import LEAST_VOCABULARY, SENTINELS, from_json, sentinel, to_json, train_unigram
+from fooddit.data.unigram import (
+    LEAST_VOCABULARY,
+    SENTINELS,
+    from_json,
+    sentinel,
+    spelled_as_bytes,
+    to_json,
+    train_unigram,
+)
 
 TEXTS = [
     "a round blue plate of noodles",
@@ -41,6 +49,7 @@ def test_every_text_can_be_spelled_and_read_again(words, text):
 
 
 def test_bytes_spell_what_was_never_seen(words):
+    assert spelled_as_bytes(words, [*TEXTS, "龘"]) == {"龘"} and not spelled_as_bytes(words, TEXTS)
     assert words.encode("龘", add_special_tokens=False).tokens == ["▁", "<0xE9>", "<0xBE>", "<0x98>"]
     nothing = train_unigram([], LEAST_VOCABULARY)
     assert nothing.decode(nothing.encode("noodles 面").ids) == "noodles面"
@@ -56,5 +65,8 @@ def test_it_keeps_within_the_vocabulary_however_many_characters_there_are():
     characters = [chr(0x4E00 + i) * 3 for i in range(2000)]
     words = train_unigram(characters + TEXTS, LEAST_VOCABULARY + 20)
     assert words.get_vocab_size() <= LEAST_VOCABULARY + 20
+    spelled = spelled_as_bytes(words, characters + TEXTS)
+    assert all(words.token_to_id(c) is None for c in spelled) and len(spelled) > 1900
+    assert words.encode(characters[-1]).tokens[-2].startswith("<0x") and characters[-1][0] in spelled
     with pytest.raises(ValueError, match=f"a vocabulary of 300: expected at least {LEAST_VOCABULARY}"):
         train_unigram(TEXTS, 300)
