@@ -72,7 +72,8 @@ def _evaluate(args: argparse.Namespace, networks: list) -> int:
     source, cache = (args.records, "") if args.records else _records_of(pipeline, args.checkpoint)
     train_set, holdout_set = (open_dataset(source, split, cache=cache) for split in ("train", "holdout"))
     if pipeline is None:
-        folder, settings = args.images, {"images": str(args.images)}
+        folder, settings = args.images, {"images": str(args.images.absolute()), "dataset": holdout_set.fingerprint}
+        _require_same(args.out, settings)
     else:
         folder, settings = args.out / PICTURES, _draw(args, pipeline, holdout_set)
     pictures = read_folder(folder)
@@ -88,9 +89,9 @@ def _evaluate(args: argparse.Namespace, networks: list) -> int:
     # Networks look at pictures on all devices; drawing stays on one, where a picture has always the same bits.
     with jax.set_mesh(make_mesh()):
         measured = gather(material, networks, store, _bar, real_count=args.real, nearest=not args.skip_nearest)
+    _keep_settings(args.out, settings)
     report = set_report(material, measured, args.tail)
     report |= {"settings": settings | {"records": str(source)}, **_titles(args, report)}
-    args.out.mkdir(parents=True, exist_ok=True)
     _write(args.out / REPORT, json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
     _write(args.out / PAGE, set_page(report, material))
     _say(report, args.out)
@@ -134,29 +135,20 @@ def _draw(args: argparse.Namespace, pipeline, holdout_set) -> dict:
     from fooddit.evaluation.picture_folder import plan, write_metadata
     from fooddit.pipeline import BATCH_SIZE
 
-    settings = {
-        "checkpoint": pipeline.name,
-        "dataset": holdout_set.fingerprint,
-        "seed": args.seed,
-        "guidance_scale": args.guidance_scale,
-        "steps": args.steps,
-    }
+    given = {"guidance_scale": args.guidance_scale, "steps": args.steps}
+    sampling = {name: getattr(pipeline.experiment.sampling, name) if v is None else v for name, v in given.items()}
+    settings = {"checkpoint": pipeline.name, "dataset": holdout_set.fingerprint, "seed": args.seed, **sampling}
     wanted = plan(holdout_set, args.num, args.seed, BATCH_SIZE)
     _require_same(args.out, settings)
+    _keep_settings(args.out, settings)
     folder = args.out / PICTURES
     folder.mkdir(parents=True, exist_ok=True)
-    _write(args.out / SETTINGS, json.dumps(settings, indent=2) + "\n")
     missing = [picture for picture in wanted if not (folder / picture.name).is_file()]
     with _bar("drawing", len(wanted)) as bar, _first_warning():
         bar.update(len(wanted) - len(missing))
         for seed, group in itertools.groupby(missing, key=lambda picture: picture.seed):
             group = list(group)
-            drawn = pipeline.stream(
-                [picture.prompt for picture in group],
-                seed=seed,
-                guidance_scale=args.guidance_scale,
-                steps=args.steps,
-            )
+            drawn = pipeline.stream([picture.prompt for picture in group], seed=seed, **sampling)
             for picture, made in zip(group, drawn, strict=True):
                 made.save(folder / picture.name)
                 bar.update(1)
@@ -165,7 +157,7 @@ def _draw(args: argparse.Namespace, pipeline, holdout_set) -> dict:
 
 
 def _require_same(out: Path, settings: dict) -> None:
-    """Raises FileExistsError if the pictures there were drawn with other settings."""
+    """Raises FileExistsError if what is there is of other pictures, or of pictures drawn with other settings."""
     path = out / SETTINGS
     if not path.is_file():
         return
@@ -173,12 +165,17 @@ def _require_same(out: Path, settings: dict) -> None:
         found = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path}: no JSON ({error}); give another --out, or move {out} away") from error
-    if changed := [name for name, value in settings.items() if found.get(name) != value]:
+    if changed := [name for name in {**settings, **found} if found.get(name) != settings.get(name)]:
         name = changed[0]
         raise FileExistsError(
-            f"{out} holds pictures of another evaluation ({name}: {found.get(name)}, now {settings[name]}); give "
-            "another --out, or move it away"
+            f"{out} holds another evaluation ({name}: {found.get(name)}, now {settings.get(name)}); give another "
+            "--out, or move it away"
         )
+
+
+def _keep_settings(out: Path, settings: dict) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    _write(out / SETTINGS, json.dumps(settings, indent=2) + "\n")
 
 
 def _titles(args: argparse.Namespace, report: dict) -> dict[str, str]:

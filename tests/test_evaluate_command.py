@@ -64,7 +64,7 @@ def test_what_is_drawn_is_not_drawn_again(out, tiny_run, capsys):
 
 def test_pictures_of_other_settings_are_not_mixed(out, tiny_run, capsys):
     said = refused(capsys, "--checkpoint", tiny_run, "--num", 6, "--guidance-scale", 3, "--out", out)
-    assert f"{out} holds pictures of another evaluation (guidance_scale: None, now 3.0)" in said
+    assert f"{out} holds another evaluation (guidance_scale: 2.0, now 3.0)" in said
 
 
 def test_its_pictures_can_be_evaluated_as_a_folder(out, tiny_run, tmp_path, capsys):
@@ -74,6 +74,8 @@ def test_its_pictures_can_be_evaluated_as_a_folder(out, tiny_run, tmp_path, caps
     first, again = (json.loads((where / "report.json").read_text(encoding="utf-8")) for where in (out, tmp_path / "b"))
     assert again["networks"] == first["networks"] and again["samples"] == first["samples"]
     assert f"of {out / 'pictures'}" in again["subtitle"]
+    said = refused(capsys, *map(str, arguments[1:-1]), out)
+    assert f"{out} holds another evaluation (images: None, now {out / 'pictures'})" in said
 
 
 @pytest.mark.parametrize(
