@@ -94,6 +94,7 @@ def test_bad_input_is_one_line_on_stderr_and_exit_code_2(arguments, message, tmp
         ["generate"],
         ["generate", "--checkpoint", "a", "--out", "b", "--prompt", "c", "--size", "big"],
         ["generate", "--checkpoint", "a", "--out", "b", "--prompt", "c", "--num", "many"],
+        ["generate", "--checkpoint", "a", "--out", "b", "--image", "c", "--image", "d"],
         ["checkpoint", "burn", "a"],
         ["prepare", "a", "b", "--where", "novalue"],
     ],

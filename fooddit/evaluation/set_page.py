@@ -81,6 +81,11 @@ def _distances(network: Mapping) -> str:
 def _caution(network: Mapping) -> str:
     pictures = network["same_dishes"]["pictures"] or network["training"]["pictures"]
     texts = ["Beside each, what as many real photos of other dishes give in place of the pictures."]
+    if network["knows_only_scenes"]:
+        texts.append(
+            "<strong>This network was trained on drawn scenes and has never seen a photo: its figures show that the "
+            "evaluation runs, not how good these pictures are.</strong> Give --features inception:FILE or eclip:DIR."
+        )
     fid = pictures["fid"]
     if fid["bias"] is not None:
         least = "at least " if pictures["singular"] else ""

@@ -1,6 +1,8 @@
 """The report of an evaluation: what was measured of each picture, overall, by category and for the long tail."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 
@@ -10,6 +12,7 @@ from fooddit.evaluation.features import ClipFeatures
 from fooddit.evaluation.measurements import ByNetwork, Material, Measurements
 from fooddit.evaluation.set_distances import set_distances
 from fooddit.evaluation.subjects import category_counts, tail_limit
+from fooddit.models.weights import BUILTIN
 
 
 def set_report(material: Material, measured: Measurements, tail: float | None = None) -> dict:
@@ -50,6 +53,7 @@ def _network(material: Material, by: ByNetwork) -> dict:
         "name": by.network.name,
         "description": by.network.description,
         "dimension": by.network.dimension,
+        "knows_only_scenes": _ships(by.network.description) and _are_photos(material),
         "same_dishes": {
             "pictures": _distances(by, by.pictures[matched], photos, dishes=(dishes, by.photos.dishes)),
             "real": _distances(by, training[: len(matched)], photos),
@@ -60,6 +64,16 @@ def _network(material: Material, by: ByNetwork) -> dict:
         },
         "diversity": diversity(by.pictures, prompts, photos, by.photos.dishes).to_dict(),
     }
+
+
+def _ships(description: Mapping[str, Any]) -> bool:
+    """Whether a network is one that ships with the package: all of them are trained on drawn scenes."""
+    return any(str(value).startswith(BUILTIN) for value in description.values())
+
+
+def _are_photos(material: Material) -> bool:
+    first = next(iter(material.train_set), None)
+    return first is not None and first.attributes is None
 
 
 def _groups(material: Material, measured: Measurements, tail: float | None) -> dict:

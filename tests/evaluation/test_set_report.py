@@ -125,6 +125,10 @@ def test_the_page_needs_nothing_but_itself_and_shows_words_as_they_are(perfect):
     assert all(title in page for title in titles)
     assert html.escape(report["samples"][0]["prompt"]) in page
     assert "scene reader is not the network of published FIDs" in page and "at least" in page
+    # Of photos a network that only knows drawings would say little, and the page says so.
+    assert "never seen a photo" not in page and not report["networks"][0]["knows_only_scenes"]
+    of_photos = [network | {"knows_only_scenes": True} for network in report["networks"]]
+    assert "never seen a photo" in set_page(report | {"title": "", "subtitle": "", "networks": of_photos}, found)
 
 
 def test_without_prompts_or_records_what_can_be_measured_is(records, network, tmp_path):
