@@ -82,6 +82,7 @@ class DiT(nn.Module):
         cos, sin = rope_tables(positions, head_dim)
         self.register_buffer("cos", cos)
         self.register_buffer("sin", sin)
+        self.register_buffer("place", place_table(positions, width))
         self.register_buffer("rates", torch.exp(-np.log(10_000.0) * torch.arange(128) / 128))
 
     def forward(self, x, t, context, mask, pooled):
@@ -89,7 +90,8 @@ class DiT(nn.Module):
         sinusoids = torch.cat([angles.cos(), angles.sin()], dim=-1) * 2**0.5
         condition = self.time_out(functional.silu(self.time_hidden(sinusoids))) + self.pooled(norm(pooled))
         modulation = self.modulation(functional.silu(condition)).unflatten(-1, (6, -1))
-        context, mask, x = norm(context, self.context_norm), mask[:, None, None, :], self.embed(x)
+        context, mask = norm(context, self.context_norm), mask[:, None, None, :]
+        x = self.embed(x) + self.place
         for block in self.blocks:
             x = block(x, modulation, context, (self.cos, self.sin), mask)
         shift, scale = (modulation[:, :2] + self.final_table).split(1, dim=1)
@@ -132,6 +134,14 @@ def norm(x, gain=None):
 def rotate(x, cos, sin):
     """Pairs (i, i + head_dim / 2) of (batch, tokens, heads, head_dim), the sign in the sine."""
     return x * cos + torch.roll(x, x.shape[-1] // 2, dims=-1) * sin
+
+
+def place_table(positions: np.ndarray, width: int):
+    """Sines and cosines of each token's row, then of its column, (tokens, width)."""
+    quarter = width // 4
+    angles = positions[..., None] * THETA ** (-np.arange(quarter) / quarter)
+    waves = np.concatenate([np.sin(angles), np.cos(angles)], axis=-1).reshape(len(positions), width)
+    return torch.tensor(2**0.5 * waves, dtype=torch.float32)
 
 
 def rope_tables(positions: np.ndarray, head_dim: int):

@@ -49,7 +49,7 @@ def dit_inputs(extended: bool) -> dict:
 
 def torch_dit(p: dict, x: dict):
     """The network written again from its description, one block after the other."""
-    hidden, positions, mask = linear(x["tokens"], p["embed"]), x["positions"], x["mask"]
+    hidden, positions, mask = linear(x["tokens"], p["embed"]) + place(x["positions"]), x["positions"], x["mask"]
     for tokens, where, seen in x.get("extra_tokens", ()):
         hidden, positions, mask = (torch.cat(pair, 1) for pair in ((hidden, tokens), (positions, where), (mask, seen)))
     sinusoids = get_timestep_embedding(1000 * x["timestep"], 256, flip_sin_to_cos=True, downscale_freq_shift=0)
@@ -71,6 +71,13 @@ def torch_dit(p: dict, x: dict):
             hidden = torch.cat([hidden[:, :TOKENS] + x["block_residuals"][i], hidden[:, TOKENS:]], dim=1)
     shift, scale = (modulation[:, :2] + p["final_table"]).split(1, dim=1)
     return linear(norm(hidden[:, :TOKENS]) * (1 + scale) + shift, p["out"])
+
+
+def place(positions):
+    """Sinusoids of the row, then of the column, of variance one."""
+    rates = 100.0 ** -(torch.arange(WIDTH // 4) / (WIDTH // 4))
+    row, column = (positions[..., i : i + 1] * rates for i in range(2))
+    return 2**0.5 * torch.cat([row.sin(), row.cos(), column.sin(), column.cos()], -1)
 
 
 def torch_text(p: dict, ids, mask):

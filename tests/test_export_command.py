@@ -140,7 +140,7 @@ def resave(folder, change) -> None:
 
 DAMAGE = {
     "another model": (lambda f: edit(f, model_type="siglip"), "model_type is 'siglip', expected fooddit_text_to_image"),
-    "another version": (lambda f: edit(f, format_version=2), "format_version is 2, expected 1"),
+    "another version": (lambda f: edit(f, format_version=1), "format_version is 1, expected 2"),
     "no experiment": (lambda f: edit(f, experiment=None), "has no experiment"),
     "a bit": (flip_a_bit, r"1 parameters are not those that were exported:\s+text/norm/gain: found"),
     "cut": (lambda f: (f / "model.safetensors").write_bytes(b"\0" * 20), "cannot be read as safetensors"),

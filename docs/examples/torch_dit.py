@@ -111,6 +111,13 @@ def rotary(positions, head_dim):
     return torch.cat([angles.cos()] * 2, -1), torch.cat([-angles.sin(), angles.sin()], -1)
 
 
+def place(positions, width):
+    """What tells a token where it stands: sines and cosines of its row, then of its column."""
+    quarter = width // 4
+    angles = positions[..., None] * THETA ** -(torch.arange(quarter, device=positions.device) / quarter)
+    return 2**0.5 * torch.cat([angles.sin(), angles.cos()], -1).flatten(-2)
+
+
 class SwiGLU(nn.Module):
     def __init__(self, width):
         super().__init__()
@@ -182,7 +189,7 @@ class DiT(nn.Module):
             context = self.context_norm(context[0]), context[1]
         if image is not None:
             image = self.image_norm(image[0]), image[1]
-        x, rope = self.embed(x), rotary(positions, self.head_dim)
+        x, rope = self.embed(x) + place(positions, self.out.in_features), rotary(positions, self.head_dim)
         for block in self.blocks:
             x = block(x, modulation, mask, rope, context, image, image_scale)
         shift, scale = (modulation[:, :2] + self.final_table).split(1, dim=1)

@@ -10,6 +10,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float
 
 from fooddit.kernels import KERNEL_RESULT
+from fooddit.kernels.rope import axial_frequencies
 from fooddit.models.layers import DTYPES, CrossAttention, Linear, RMSNorm, SelfAttention, SwiGLU, rms_normalise
 from fooddit.models.module import stack
 from fooddit.parallel import shard_batch, shard_tokens
@@ -106,8 +107,9 @@ class ExtraTokens(NamedTuple):
 class DiT(nnx.Module):
     """x_t, t and contexts -> a prediction for each token.
 
-    The backbone of PixArt-alpha (Chen et al. 2023, arXiv 2310.00426: cross-attention, adaLN-single) with the block of
-    LightningDiT (Yao et al. 2025, arXiv 2501.01423: RMSNorm, SwiGLU, RoPE, QK-norm).
+    The backbone of PixArt-alpha (Chen et al. 2023, arXiv 2310.00426: cross-attention, adaLN-single, sinusoids of each
+    token's place) with the block of LightningDiT (Yao et al. 2025, arXiv 2501.01423: RMSNorm, SwiGLU, RoPE, QK-norm).
+    RoPE alone says how far apart two tokens are; where a token of pure noise stands on the canvas it says to nobody.
     """
 
     def __init__(self, config: DiTConfig, *, token_features: int, context_width: int, rngs: nnx.Rngs):
@@ -146,7 +148,8 @@ class DiT(nnx.Module):
         """
         dtype = jnp.dtype(self.config.dtype)
         count = tokens.shape[1]
-        x, positions, mask = _append(self.embed(tokens.astype(dtype)), positions, mask, extra_tokens)
+        x = self.embed(tokens.astype(dtype)) + place_sinusoids(positions, self.config.width).astype(dtype)
+        x, positions, mask = _append(x, positions, mask, extra_tokens)
         x = shard_tokens(x)
         condition = self.time(timestep)
         if pooled is not None:
@@ -224,6 +227,14 @@ class TimeEmbedding(nnx.Module):
         features = jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
         # A sinusoid has variance one half; muP's input layers want one.
         return self.out(jax.nn.silu(self.hidden(features * 2**0.5)))
+
+
+def place_sinusoids(positions: Float[Array, "*batch tokens 2"], width: int) -> Float[Array, "*batch tokens width"]:
+    """Sines and cosines of the row, then of the column, in float32: what Vision Transformers add to each token
+    (Peebles & Xie 2022, arXiv 2212.09748), with RoPE's frequencies, of variance one as muP's input layers want it."""
+    angles = positions.astype(jnp.float32)[..., None] * axial_frequencies(width)
+    waves = jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
+    return 2**0.5 * waves.reshape(*positions.shape[:-1], width)
 
 
 def modulate(x: Float[Array, "batch tokens width"], shift, scale) -> Float[Array, "batch tokens width"]:

@@ -20,7 +20,7 @@ from fooddit.training.object_store import is_local
 
 MODEL_TYPE, KIND = "fooddit_text_to_image", "text_to_image"
 TOKENIZER = "tokenizer.json"
-_VERSION = 1
+_VERSION = 2
 # Of a file: what the host holds beside the parameters while they are written.
 _SHARD_BYTES = 1 << 30
 

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fooddit.models.dit import SIZES, Context, DiT, DiTConfig, ExtraTokens
+from fooddit.models.dit import SIZES, Context, DiT, DiTConfig, ExtraTokens, place_sinusoids
 from fooddit.models.layers import swiglu_width
 from fooddit.models.module import count, define
 
@@ -123,12 +123,25 @@ def test_block_residuals_of_zero_are_none_and_others_are_added():
     assert jnp.any(run(definition, params, block_residuals=zeros.at[1].set(1.0)) != run(definition, params))
 
 
-def test_positions_matter_only_by_their_differences():
+def test_a_token_of_noise_knows_where_it_stands():
     definition = build()
     params = trained(definition)
-    moved = run(definition, params, positions=POSITIONS + jnp.array([-4.5, 20.0]))
-    np.testing.assert_allclose(moved, run(definition, params), atol=1e-4)
-    assert jnp.max(jnp.abs(run(definition, params, positions=POSITIONS * 2) - run(definition, params))) > 1e-3
+    alike = jnp.ones((1, TOKENS, FEATURES))
+    at = lambda positions: definition.bind(params)(alike, jnp.ones(1), positions=positions)[0]
+    found = at(POSITIONS)
+    assert all(jnp.max(jnp.abs(found[i] - found[j])) > 1e-2 for i in range(TOKENS) for j in range(i))
+    # By its position alone: not by its place in the sequence.
+    np.testing.assert_allclose(at(POSITIONS[::-1]), found[::-1], atol=1e-5)
+    assert jnp.max(jnp.abs(at(2 * POSITIONS) - found)) > 1e-3
+
+
+def test_sinusoids_of_places_have_variance_one():
+    waves = np.asarray(place_sinusoids(jnp.array([[0.0, 2.0], [3.0, 0.5]]), 16), np.float64)
+    assert waves.shape == (2, 16)
+    np.testing.assert_allclose((waves**2).mean(axis=-1), 1.0, rtol=1e-6)
+    rates = 100.0 ** -(np.arange(4) / 4)
+    expected = [*np.sin(3 * rates), *np.cos(3 * rates), *np.sin(0.5 * rates), *np.cos(0.5 * rates)]
+    np.testing.assert_allclose(waves[1], np.sqrt(2) * np.array(expected), rtol=1e-5)
 
 
 def test_sizes_fit_tpu_lanes_and_xl_has_a_billion_parameters():
