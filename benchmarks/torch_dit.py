@@ -71,6 +71,7 @@ class DiT(nn.Module):
     def __init__(self, *, width, depth, head_dim, features, context_width, inner, positions):
         super().__init__()
         self.embed = nn.Linear(features, width)
+        self.place = nn.Linear(head_dim, width, bias=False)
         self.time_hidden = nn.Linear(256, width)
         self.time_out = nn.Linear(width, width)
         self.pooled = nn.Linear(context_width, width, bias=False)
@@ -82,7 +83,7 @@ class DiT(nn.Module):
         cos, sin = rope_tables(positions, head_dim)
         self.register_buffer("cos", cos)
         self.register_buffer("sin", sin)
-        self.register_buffer("place", place_table(positions, width))
+        self.register_buffer("sinusoids", place_sinusoids(positions, head_dim))
         self.register_buffer("rates", torch.exp(-np.log(10_000.0) * torch.arange(128) / 128))
 
     def forward(self, x, t, context, mask, pooled):
@@ -91,7 +92,7 @@ class DiT(nn.Module):
         condition = self.time_out(functional.silu(self.time_hidden(sinusoids))) + self.pooled(norm(pooled))
         modulation = self.modulation(functional.silu(condition)).unflatten(-1, (6, -1))
         context, mask = norm(context, self.context_norm), mask[:, None, None, :]
-        x = self.embed(x) + self.place
+        x = self.embed(x) + self.place(self.sinusoids)
         for block in self.blocks:
             x = block(x, modulation, context, (self.cos, self.sin), mask)
         shift, scale = (modulation[:, :2] + self.final_table).split(1, dim=1)
@@ -136,11 +137,11 @@ def rotate(x, cos, sin):
     return x * cos + torch.roll(x, x.shape[-1] // 2, dims=-1) * sin
 
 
-def place_table(positions: np.ndarray, width: int):
-    """Sines and cosines of each token's row, then of its column, (tokens, width)."""
-    quarter = width // 4
+def place_sinusoids(positions: np.ndarray, count: int):
+    """Sines and cosines of each token's row, then of its column, (tokens, count)."""
+    quarter = count // 4
     angles = positions[..., None] * THETA ** (-np.arange(quarter) / quarter)
-    waves = np.concatenate([np.sin(angles), np.cos(angles)], axis=-1).reshape(len(positions), width)
+    waves = np.concatenate([np.sin(angles), np.cos(angles)], axis=-1).reshape(len(positions), count)
     return torch.tensor(2**0.5 * waves, dtype=torch.float32)
 
 

@@ -16,7 +16,7 @@ from fooddit.models.module import define
 from fooddit.models.text import TextConfig, TextTransformer
 from parity.torch_attention import attention
 
-BATCH, TOKENS, FEATURES, CONTEXT, WIDTH, DEPTH = 3, 20, 12, 48, 64, 3
+BATCH, TOKENS, FEATURES, CONTEXT, WIDTH, DEPTH, HEAD_DIM = 3, 20, 12, 48, 64, 3, 16
 TOLERANCE = 1e-4
 TEXT = TextConfig(width=CONTEXT, depth=2, head_dim=16, vocabulary=300, length=11)
 
@@ -49,7 +49,8 @@ def dit_inputs(extended: bool) -> dict:
 
 def torch_dit(p: dict, x: dict):
     """The network written again from its description, one block after the other."""
-    hidden, positions, mask = linear(x["tokens"], p["embed"]) + place(x["positions"]), x["positions"], x["mask"]
+    hidden, positions, mask = linear(x["tokens"], p["embed"]), x["positions"], x["mask"]
+    hidden = hidden + linear(place(positions), p["place"])
     for tokens, where, seen in x.get("extra_tokens", ()):
         hidden, positions, mask = (torch.cat(pair, 1) for pair in ((hidden, tokens), (positions, where), (mask, seen)))
     sinusoids = get_timestep_embedding(1000 * x["timestep"], 256, flip_sin_to_cos=True, downscale_freq_shift=0)
@@ -75,7 +76,8 @@ def torch_dit(p: dict, x: dict):
 
 def place(positions):
     """Sinusoids of the row, then of the column, of variance one."""
-    rates = 100.0 ** -(torch.arange(WIDTH // 4) / (WIDTH // 4))
+    quarter = HEAD_DIM // 4
+    rates = 100.0 ** -(torch.arange(quarter) / quarter)
     row, column = (positions[..., i : i + 1] * rates for i in range(2))
     return 2**0.5 * torch.cat([row.sin(), row.cos(), column.sin(), column.cos()], -1)
 
@@ -136,7 +138,7 @@ def close_gradients(found: dict, parameters: dict):
 
 @pytest.mark.parametrize("extended", [False, True], ids=["plain", "references and control"])
 def test_dit_equals_torch(extended):
-    config = DiTConfig(width=WIDTH, depth=DEPTH, head_dim=16)
+    config = DiTConfig(width=WIDTH, depth=DEPTH, head_dim=HEAD_DIM)
     definition = define(lambda r: DiT(config, token_features=FEATURES, context_width=CONTEXT, rngs=r))
     weights, inputs = random_weights(definition, seed=0), dit_inputs(extended)
     cotangent = np.random.default_rng(2).normal(size=(BATCH, TOKENS, FEATURES)).astype(np.float32)

@@ -111,9 +111,9 @@ def rotary(positions, head_dim):
     return torch.cat([angles.cos()] * 2, -1), torch.cat([-angles.sin(), angles.sin()], -1)
 
 
-def place(positions, width):
+def sinusoids(positions, count):
     """What tells a token where it stands: sines and cosines of its row, then of its column."""
-    quarter = width // 4
+    quarter = count // 4
     angles = positions[..., None] * THETA ** -(torch.arange(quarter, device=positions.device) / quarter)
     return 2**0.5 * torch.cat([angles.sin(), angles.cos()], -1).flatten(-2)
 
@@ -172,6 +172,7 @@ class DiT(nn.Module):
         width, image_width = config["width"], config["image_width"] if config["image_tokens"] else 0
         self.head_dim, self.time = config["head_dim"], TimeEmbedding(width)
         self.embed, self.out = linear(features, width, True), linear(width, features, True)
+        self.place = linear(self.head_dim, width)
         self.pooled, self.modulation = linear(context_width, width), linear(width, 6 * width, True)
         self.context_norm = norm(context_width)
         if image_width:
@@ -189,7 +190,8 @@ class DiT(nn.Module):
             context = self.context_norm(context[0]), context[1]
         if image is not None:
             image = self.image_norm(image[0]), image[1]
-        x, rope = self.embed(x) + place(positions, self.out.in_features), rotary(positions, self.head_dim)
+        x = self.embed(x) + self.place(sinusoids(positions, self.head_dim))
+        rope = rotary(positions, self.head_dim)
         for block in self.blocks:
             x = block(x, modulation, mask, rope, context, image, image_scale)
         shift, scale = (modulation[:, :2] + self.final_table).split(1, dim=1)

@@ -108,14 +108,16 @@ class DiT(nnx.Module):
     """x_t, t and contexts -> a prediction for each token.
 
     The backbone of PixArt-alpha (Chen et al. 2023, arXiv 2310.00426: cross-attention, adaLN-single, sinusoids of each
-    token's place) with the block of LightningDiT (Yao et al. 2025, arXiv 2501.01423: RMSNorm, SwiGLU, RoPE, QK-norm).
-    RoPE alone says how far apart two tokens are; where a token of pure noise stands on the canvas it says to nobody.
+    token's place, here through a matrix) with the block of LightningDiT (Yao et al. 2025, arXiv 2501.01423: RMSNorm,
+    SwiGLU, RoPE, QK-norm). RoPE alone says how far apart two tokens are; where a token of pure noise stands on the
+    canvas it says to nobody.
     """
 
     def __init__(self, config: DiTConfig, *, token_features: int, context_width: int, rngs: nnx.Rngs):
         width = config.width
         self.config = config
         self.embed = Linear(token_features, width, axes=("features", "embed"), rngs=rngs, bias=True)
+        self.place = Linear(config.head_dim, width, axes=("features", "embed"), rngs=rngs)
         self.time = TimeEmbedding(width, rngs=rngs)
         self.pooled = Linear(context_width, width, axes=("context", "embed"), rngs=rngs)
         self.modulation = Linear(width, 6 * width, axes=("embed", "mlp"), rngs=rngs, scale=0.0, bias=True)
@@ -148,7 +150,9 @@ class DiT(nnx.Module):
         """
         dtype = jnp.dtype(self.config.dtype)
         count = tokens.shape[1]
-        x = self.embed(tokens.astype(dtype)) + place_sinusoids(positions, self.config.width).astype(dtype)
+        x = self.embed(tokens.astype(dtype)) + self.place(
+            place_sinusoids(positions, self.config.head_dim).astype(dtype)
+        )
         x, positions, mask = _append(x, positions, mask, extra_tokens)
         x = shard_tokens(x)
         condition = self.time(timestep)
@@ -229,12 +233,16 @@ class TimeEmbedding(nnx.Module):
         return self.out(jax.nn.silu(self.hidden(features * 2**0.5)))
 
 
-def place_sinusoids(positions: Float[Array, "*batch tokens 2"], width: int) -> Float[Array, "*batch tokens width"]:
-    """Sines and cosines of the row, then of the column, in float32: what Vision Transformers add to each token
-    (Peebles & Xie 2022, arXiv 2212.09748), with RoPE's frequencies, of variance one as muP's input layers want it."""
-    angles = positions.astype(jnp.float32)[..., None] * axial_frequencies(width)
+def place_sinusoids(positions: Float[Array, "*batch tokens 2"], count: int) -> Float[Array, "*batch tokens count"]:
+    """Sines and cosines of the row, then of the column, in float32, as a Vision Transformer's tokens have them (Peebles
+    & Xie 2022, arXiv 2212.09748), with RoPE's frequencies, of variance one as muP's input layers want it.
+
+    As many as a head is wide: buckets give every example positions of its own, and a full width of sines would cost a
+    TPU more than the matrix behind these.
+    """
+    angles = positions.astype(jnp.float32)[..., None] * axial_frequencies(count)
     waves = jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
-    return 2**0.5 * waves.reshape(*positions.shape[:-1], width)
+    return 2**0.5 * waves.reshape(*positions.shape[:-1], count)
 
 
 def modulate(x: Float[Array, "batch tokens width"], shift, scale) -> Float[Array, "batch tokens width"]:
