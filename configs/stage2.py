@@ -41,7 +41,7 @@ def get_config(variant: str = "full"):
     config.data.grid = 16
     config.data.reference_size = 64
     config.model.width, config.model.depth, config.model.scan_unroll = 256, 4, 4
-    config.model.image_tokens, config.model.image_width = 8, 128
+    config.model.image_tokens, config.model.image_width = 16, 128
     config.text.width = 64
     config.objective.prediction = "x0"
     config.timesteps.shift = config.sampling.shift = 2.0

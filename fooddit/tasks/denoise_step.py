@@ -72,7 +72,7 @@ class DroppingConfig:
 
     t5: float = 0.1
     eclip: float = 0.1
-    image: float = 0.3
+    image: float = 0.1
     image_without_text: float = 0.5
 
     def __post_init__(self):
