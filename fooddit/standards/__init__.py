@@ -1,0 +1,14 @@
+"""What a good picture is, written down: criteria, levels and anomalies, in Chinese and English."""
+
+from fooddit.standards.standard import (
+    LANGUAGES,
+    SHIPPED,
+    Anomaly,
+    Criterion,
+    Standard,
+    StandardError,
+    Sub,
+    load_standard,
+)
+
+__all__ = ["LANGUAGES", "SHIPPED", "Anomaly", "Criterion", "Standard", "StandardError", "Sub", "load_standard"]
