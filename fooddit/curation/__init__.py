@@ -1,0 +1,1 @@
+"""Which photos of a catalogue are worth training on, and why the others are not."""
