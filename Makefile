@@ -12,7 +12,7 @@ quickstart: $(VENV)/.installed
 	$(BIN)/python main.py --config=configs/quickstart.py --workdir=runs/quickstart
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest tests -n auto --maxprocesses 8 --dist loadgroup
+	$(BIN)/python -m pytest tests -n auto --maxprocesses 8 --dist loadgroup --durations=50 --durations-min=3
 
 # The long form of the fault and bad-input tests: kills, signals, bit rot, full disks at random moments.
 soak: $(VENV)/.installed-test
