@@ -21,7 +21,7 @@ import numpy as np
 from finished_runs import finished, flags, keep, train
 
 SCENES, PICTURES = 12_000, 512
-STAGE_1_STEPS, STAGE_2_STEPS, ARM_STEPS = 500, 1000, 400
+STAGE_1_STEPS, STAGE_2_STEPS, ARM_STEPS = 500, 1400, 400
 MAIN = "stage 1, then stage 2"
 ARMS = {
     "with stage 1": {},

@@ -21,27 +21,9 @@ COMMANDS = {
 }
 
 
-class _Parser(argparse.ArgumentParser):
-    """A flag that takes one value, and not a list of them, may be given once: none is dropped without a word."""
-
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        for name in (None, "store"):
-            self.register("action", name, _StoreOnce)
-
-
-class _StoreOnce(argparse._StoreAction):
-    def __call__(self, parser, namespace, values, option_string=None):
-        given = parser.__dict__.setdefault("given", set())
-        if option_string and self.dest in given:
-            parser.error(f"{option_string} is given twice; expected it once")
-        given.add(self.dest)
-        super().__call__(parser, namespace, values, option_string)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; bad input is one line on stderr and exit code 2, Ctrl-C 130."""
-    parser = _Parser(
+    parser = argparse.ArgumentParser(
         prog="fooddit", description="Train and use image models of dishes. Training: python main.py --config=FILE"
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")

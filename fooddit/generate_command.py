@@ -16,6 +16,15 @@ from fooddit.output_folder import require_writable
 _FULL_DISK = "the pictures written so far are whole; free some and run the same command again"
 
 
+class _OnlyOne(argparse.Action):
+    """Prompts may be several, and so might pictures seem to be."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        if getattr(namespace, self.dest) is not None:
+            parser.error(f"{option_string} is given twice; a model draws after one picture")
+        setattr(namespace, self.dest, values)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `fooddit generate`."""
     parser.add_argument("--checkpoint", required=True, metavar="DIR", help="a run's workdir, or an exported model")
@@ -24,7 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prompt-file", type=Path, metavar="FILE", help="one prompt a line, UTF-8")
     parser.add_argument("--num", type=int, default=4, metavar="N", help="pictures for each prompt (4)")
     parser.add_argument("--guidance-scale", type=float, help="1 is none (default: the run's)")
-    parser.add_argument("--image", type=Path, metavar="FILE", help="a picture to draw after (an image prompt)")
+    parser.add_argument(
+        "--image", type=Path, action=_OnlyOne, metavar="FILE", help="a picture to draw after (an image prompt)"
+    )
     parser.add_argument("--image-scale", type=float, help="how loud it is; 0 is no image prompt (default: the run's)")
     parser.add_argument("--image-guidance-scale", type=float, help="1 is none (default: the run's)")
     parser.add_argument("--without", action="append", default=[], metavar="TOWER", help="t5 or eclip: not loaded")
