@@ -1,4 +1,4 @@
-"""The command line: fooddit prepare | generate | evaluate | checkpoint | compile. Each imports what it needs."""
+"""The command line: fooddit prepare | generate | evaluate | ... Each command imports what it needs."""
 
 import argparse
 import importlib
@@ -12,6 +12,7 @@ COMMANDS = {
     "prepare": ("fooddit.prepare_command", "a catalogue of photos (or scenes, or a TFDS builder) becomes records"),
     "generate": ("fooddit.generate_command", "pictures from a checkpoint"),
     "evaluate": ("fooddit.evaluate_command", "how good a checkpoint's pictures are: distances, fit, diversity, copies"),
+    "standard": ("fooddit.standard_command", "what a good picture is, as it is rated by: print one, check your own"),
     "export": ("fooddit.export_command", "a run's averaged weights as safetensors, config.json and tokenizer.json"),
     "checkpoint": ("fooddit.training.checkpoint_command", "list, verify or hash a run's checkpoints"),
     "compile": (
