@@ -46,16 +46,13 @@ class Conditions(nn.Module):
 
 
 class Towers(nn.Module):
-    """Each tower's tokens, normed and projected to one width, one tower after the other."""
+    """Each tower's tokens, normed and projected to one width, one tower after the other; and E-CLIP's pooled text."""
 
     def __init__(self, shape):
         super().__init__()
-        for name in ("t5", "eclip"):
+        for name in ("t5", "eclip", "pooled"):
             if f"towers.{name}.out.weight" in shape:
                 setattr(self, name, Projection(*shape[f"towers.{name}.out.weight"]))
-        if "towers.pooled.weight" in shape:
-            width, inputs = shape["towers.pooled.weight"]
-            self.pooled = linear(inputs, width)
 
     def forward(self, features):
         heard = [name for name in ("t5", "eclip") if name in features]
