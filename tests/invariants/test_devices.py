@@ -42,7 +42,8 @@ def task(tmp_path_factory):
         "model": {"width": 64, "depth": 2, "head_dim": 8},
         "text": {"width": 64, "depth": 1, "head_dim": 8, "length": 32, "vocabulary": 512},
         "objective": {"prediction": "x0"},
-        "optimizer": {"warmup": 1},
+        # Small steps: where a gradient is next to nothing Adam makes a step of its rounding.
+        "optimizer": {"warmup": 1, "learning_rate": 2e-4},
     }
     return Denoise(build(DenoiseExperiment, values), folder.parent)
 
@@ -54,7 +55,6 @@ def stage_2(tmp_path_factory):
     config, folder = get_config("tiny"), tmp_path_factory.mktemp("styles")
     prepare("styles:32", folder / "records", size=64, progress=False)
     config.data.source, config.data.batch_size = str(folder / "records"), 16
-    # Small steps: where a gradient is next to nothing Adam makes a step of its rounding.
     config.optimizer.learning_rate, config.optimizer.warmup, config.model.head_dim = 2e-4, 1, 8
     return Denoise(build(DenoiseExperiment, config.to_dict()), folder)
 
