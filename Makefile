@@ -56,7 +56,7 @@ $(VENV)/.installed: setup.py constraints.txt
 	touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed
-	$(BIN)/python -m pip install -q -c constraints.txt -e .[gcs,prep,test]
+	$(BIN)/python -m pip install -q -c constraints.txt -e .[gcs,prep,studio,test]
 	touch $@
 
 $(PARITY)/.installed: parity/requirements.txt parity/requirements-references.txt constraints.txt setup.py

@@ -9,6 +9,7 @@ setup(
     package_data={
         "fooddit.models": ["pretrained/*.safetensors", "pretrained/*/*"],
         "fooddit.standards": ["*.yaml"],
+        "fooddit.rating": ["migrations/versions/*.py"],
     },
     install_requires=[
         "absl-py>=2.1",
@@ -42,6 +43,7 @@ setup(
         "gcs": ["gcsfs>=2026.9"],
         # tensorflow-datasets needs importlib_resources and does not say so.
         "prep": ["importlib_resources>=6", "pyarrow>=18", "tensorflow-datasets>=4.9.10"],
+        "studio": ["alembic>=1.17", "sqlalchemy>=2.0.40", "starlette>=1.0", "uvicorn>=0.35"],
         "test": [
             "beartype>=0.20",
             "gcp-storage-emulator>=2026.7",

@@ -8,7 +8,20 @@ from fooddit.standards.standard import (
     Standard,
     StandardError,
     Sub,
+    as_values,
+    from_values,
     load_standard,
 )
 
-__all__ = ["LANGUAGES", "SHIPPED", "Anomaly", "Criterion", "Standard", "StandardError", "Sub", "load_standard"]
+__all__ = [
+    "LANGUAGES",
+    "SHIPPED",
+    "Anomaly",
+    "Criterion",
+    "Standard",
+    "StandardError",
+    "Sub",
+    "as_values",
+    "from_values",
+    "load_standard",
+]

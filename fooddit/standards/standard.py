@@ -85,6 +85,25 @@ class Standard:
             raise StandardError(f"{sub}: found level {level!r}; expected a whole number from {low} to {high}")
 
 
+def as_values(standard: Standard) -> dict[str, Any]:
+    """The standard as its file has it, of what JSON knows (levels are texts there); `from_values` reads it again."""
+    levels = lambda texts: {str(level): dict(text) for level, text in texts.items()}
+    sub = lambda s: {"id": s.id, "name": dict(s.name), "asks": dict(s.asks), "levels": levels(s.levels)}
+    return {
+        "id": standard.id,
+        "version": standard.version,
+        "name": dict(standard.name),
+        "scale": levels(standard.scale),
+        "criteria": [{"id": c.id, "name": dict(c.name), "subs": [sub(s) for s in c.subs]} for c in standard.criteria],
+        "anomalies": [{"id": a.id, "name": dict(a.name), "means": dict(a.means)} for a in standard.anomalies],
+    }
+
+
+def from_values(values: Any) -> Standard:
+    """Of a file's values, or of `as_values`'. StandardError names the key."""
+    return _standard(_Keys(values, ""))
+
+
 def load_standard(source: str | Path) -> Standard:
     """One that ships (SHIPPED), or a file of the same form. StandardError names the file and the key."""
     path = _FOLDER / f"{source}.yaml" if str(source) in SHIPPED else Path(source)
@@ -97,7 +116,7 @@ def load_standard(source: str | Path) -> Standard:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise StandardError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from error
     try:
-        return _standard(_Keys(values, ""))
+        return from_values(values)
     except StandardError as error:
         raise StandardError(f"{path}: {error}") from None
 
@@ -146,6 +165,8 @@ class _Keys:
     def texts(self, name: str) -> dict[int, Text]:
         """Of each level, counted from 1."""
         levels = _Keys(self.take(name), self.at(name))
+        # JSON's keys are texts.
+        levels.values = {int(k) if isinstance(k, str) and k.isdecimal() else k: v for k, v in levels.values.items()}
         expected = list(range(1, len(levels.values) + 1))
         if list(levels.values) != expected or len(expected) < 2:
             raise StandardError(f"{levels.where}: expected levels 1, 2, ... in order, found {[*levels.values]}")

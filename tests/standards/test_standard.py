@@ -1,12 +1,13 @@
 """The standards that ship are whole in both languages; a file that is none is refused by its key."""
 
 import copy
+import json
 import re
 
 import pytest
 import yaml
 
-from fooddit.standards import LANGUAGES, SHIPPED, StandardError, load_standard
+from fooddit.standards import LANGUAGES, SHIPPED, StandardError, as_values, from_values, load_standard
 from fooddit.standards import standard as module
 
 HAN = re.compile(r"[\u4e00-\u9fff]")
@@ -106,6 +107,12 @@ def write(path, values):
 def test_a_team_writes_its_own(tmp_path):
     standard = load_standard(write(tmp_path / "own.yaml", MINIMAL))
     assert list(standard.subs) == ["light.exposure"] and standard.subs["light.exposure"].levels[2]["zh"] == "是"
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_it_goes_through_json_and_back(name):
+    standard = load_standard(name)
+    assert from_values(json.loads(json.dumps(as_values(standard)))) == standard
 
 
 def sub(values):
