@@ -180,7 +180,7 @@ class Store:
             if found is None:
                 return None
             settings = Settings(**_project(session, project).settings)
-            rows = session.execute(_candidates(found.id, rater, settings.raters)).all()
+            rows = session.execute(_candidates(found, rater, settings.raters)).all()
             if not rows:
                 return None
             leased = session.get(Lease, (found.id, rater))
@@ -277,9 +277,10 @@ class Store:
             raise RatingError(taken) from error
 
 
-def _candidates(round: int, rater: int, raters: int):
+def _candidates(opened: Round, rater: int, raters: int):
     """Items of the round that this rater has not rated and that need somebody, and how many have rated them or have
-    them on the screen."""
+    them on the screen. Asked again are those who have rated them before."""
+    round = opened.id
     rated = select(Label.item_id, func.count().label("n")).where(Label.round_id == round, *_counts())
     rated = rated.group_by(Label.item_id).subquery()
     leases = select(Lease.item_id, func.count().label("n"))
@@ -288,12 +289,16 @@ def _candidates(round: int, rater: int, raters: int):
     mine = select(Label.id).where(
         Label.round_id == round, Label.item_id == RoundItem.item_id, Label.rater_id == rater, *_counts()
     )
+    before = select(Label.id).where(
+        Label.round_id != round, Label.item_id == RoundItem.item_id, Label.rater_id == rater, *_counts()
+    )
+    asked = [exists(before)] if opened.kind == "again" else []
     done, open_now = func.coalesce(rated.c.n, 0), func.coalesce(leases.c.n, 0)
     return (
         select(RoundItem.item_id.label("id"), (done + open_now).label("busy"))
         .outerjoin(rated, rated.c.item_id == RoundItem.item_id)
         .outerjoin(leases, leases.c.item_id == RoundItem.item_id)
-        .where(RoundItem.round_id == round, done < raters, ~exists(mine))
+        .where(RoundItem.round_id == round, done < raters, ~exists(mine), *asked)
     )
 
 

@@ -86,6 +86,8 @@ def test_a_second_round_asks_again_what_it_is_about_and_keeps_the_first(store, p
     assert (asked.key, asked.round, asked.kind, asked.why) == (keys[0], 2, "again", {"light.exposure": [1, 3]})
     with pytest.raises(RatingError, match="round 1 is closed; your label was not kept"):
         store.give(project, raters[0], 1, asked.item, str(uuid.uuid4()), "levels", levels(1))
+    # Asked again are those who said it.
+    assert store.next_item(project, store.rater(store.add_rater("Bo")).id) is None
     rate(store, project, raters[0], level=3)
     assert len(store.given(project, 1)) == 12 and len(store.given(project, 2)) == 1 and len(store.given(project)) == 13
 
