@@ -9,7 +9,7 @@ setup(
     package_data={
         "fooddit.models": ["pretrained/*.safetensors", "pretrained/*/*"],
         "fooddit.standards": ["*.yaml"],
-        "fooddit.rating": ["migrations/versions/*.py"],
+        "fooddit.rating": ["migrations/versions/*.py", "page/*"],
     },
     install_requires=[
         "absl-py>=2.1",

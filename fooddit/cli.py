@@ -13,6 +13,7 @@ COMMANDS = {
     "generate": ("fooddit.generate_command", "pictures from a checkpoint"),
     "evaluate": ("fooddit.evaluate_command", "how good a checkpoint's pictures are: distances, fit, diversity, copies"),
     "standard": ("fooddit.standard_command", "what a good picture is, as it is rated by: print one, check your own"),
+    "rate": ("fooddit.rate_command", "people rate pictures under a standard, in a browser"),
     "export": ("fooddit.export_command", "a run's averaged weights as safetensors, config.json and tokenizer.json"),
     "checkpoint": ("fooddit.training.checkpoint_command", "list, verify or hash a run's checkpoints"),
     "compile": (

@@ -5,6 +5,7 @@ import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Engine, and_, exists, func, or_, select
@@ -42,6 +43,16 @@ class Settings:
                 f"expected raters of at least 1 and lease_seconds of at least 0, found {self.raters} and "
                 f"{self.lease_seconds}"
             )
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A project as a rater sees it; `round` is the open one's number, None without one."""
+
+    id: int
+    name: str
+    mode: str
+    round: int | None
 
 
 @dataclass(frozen=True)
@@ -110,6 +121,20 @@ class Store:
             found = session.scalar(select(Rater).where(Rater.token == _hash(token), Rater.active))
             return None if found is None else _detached(session, found)
 
+    def rater_by_id(self, number: int) -> Rater | None:
+        """The same by number, for a server whose only user needs no token."""
+        with reading(self._engine) as session:
+            found = session.scalar(select(Rater).where(Rater.id == number, Rater.active))
+            return None if found is None else _detached(session, found)
+
+    def rater_named(self, name: str) -> int:
+        """A rater's number. RatingError if there is none of that name."""
+        with reading(self._engine) as session:
+            found = session.scalar(select(Rater.id).where(Rater.name == name, Rater.active))
+            if found is None:
+                raise RatingError(f"no rater named {name!r}; fooddit rate add-rater adds one")
+            return found
+
     def shut_out(self, name: str) -> None:
         """The rater's token is worth nothing from here on; what they said is kept."""
         with writing(self._engine) as session:
@@ -117,6 +142,27 @@ class Store:
             if found is None:
                 raise RatingError(f"no rater named {name!r}")
             found.active = False
+
+    def projects(self) -> list["Shown"]:
+        """All of them, as a rater sees them."""
+        with reading(self._engine) as session:
+            return [
+                Shown(found.id, found.name, found.mode, None if opened is None else opened.number)
+                for found in session.scalars(select(Project).order_by(Project.id))
+                for opened in [_open_round(session, found.id)]
+            ]
+
+    def picture(self, project: int, item: int, number: int) -> Path:
+        """The file of an item's picture, from 0. RatingError for one that is not there, or not in the project's
+        folder."""
+        with reading(self._engine) as session:
+            root, found = Path(_project(session, project).pictures).resolve(), session.get(Item, item)
+            if found is None or found.project_id != project or not 0 <= number < len(found.files):
+                raise RatingError(f"no picture {number} of item {item} in the project")
+            path = (root / found.files[number]).resolve()
+        if not path.is_relative_to(root):
+            raise RatingError(f"{found.files[number]!r} is outside the project's folder")
+        return path
 
     def standard(self, project: int) -> Standard:
         """The standard of a project, as it was when the project was made."""
@@ -187,10 +233,25 @@ class Store:
             kept = [row for row in rows if leased is not None and row.id == leased.item_id]
             # Each rater goes through them in an order of their own.
             chosen = kept[0] if kept else min(rows, key=lambda row: (row.busy, _shuffled(row.id, rater)))
-            until = now() + timedelta(seconds=settings.lease_seconds)
-            session.merge(Lease(round_id=found.id, rater_id=rater, item_id=chosen.id, until=until))
-            item, why = session.get(Item, chosen.id), session.get(RoundItem, (found.id, chosen.id)).why
-            return Asked(found.number, found.kind, item.id, item.key, tuple(item.files), item.about, why, len(rows))
+            _lease(session, found, rater, chosen.id, settings)
+            return _asked(session, found, chosen.id, len(rows))
+
+    def ask(self, project: int, rater: int, item: int) -> Asked:
+        """A certain item of the open round, put on the rater's screen: the one they have just taken back."""
+        with writing(self._engine) as session:
+            found = _open_round(session, project, lock=True)
+            if found is None or session.get(RoundItem, (found.id, item)) is None:
+                raise RatingError(f"item {item} is not of an open round")
+            settings = Settings(**_project(session, project).settings)
+            _lease(session, found, rater, item, settings)
+            return _asked(session, found, item, len(session.execute(_candidates(found, rater, settings.raters)).all()))
+
+    def count_given(self, project: int, rater: int) -> int:
+        """How many items of the open round this rater has said something of."""
+        with reading(self._engine) as session:
+            found = _open_round(session, project)
+            mine = select(func.count()).select_from(Label).where(Label.rater_id == rater, *_counts())
+            return 0 if found is None else session.scalar(mine.where(Label.round_id == found.id))
 
     def give(
         self, project: int, rater: int, round: int, item: int, id: str, kind: str, values: Any, seconds: float = 0.0
@@ -332,6 +393,16 @@ def _open_round(session: Session, project: int, lock: bool = False) -> Round | N
     """`lock`: whoever else asks for an item of it waits, so that two are not given the same one."""
     wanted = select(Round).where(Round.project_id == project, or_(Round.closed.is_(None)))
     return session.scalar(wanted.with_for_update() if lock else wanted)
+
+
+def _lease(session: Session, opened: Round, rater: int, item: int, settings: Settings) -> None:
+    until = now() + timedelta(seconds=settings.lease_seconds)
+    session.merge(Lease(round_id=opened.id, rater_id=rater, item_id=item, until=until))
+
+
+def _asked(session: Session, opened: Round, item: int, left: int) -> Asked:
+    found, why = session.get(Item, item), session.get(RoundItem, (opened.id, item)).why
+    return Asked(opened.number, opened.kind, found.id, found.key, tuple(found.files), found.about, why, left)
 
 
 def _given(session: Session, label: Label) -> Given:
