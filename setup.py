@@ -51,6 +51,7 @@ setup(
             "hypothesis>=6.120",
             "jsonschema>=4.23",
             "kubernetes-validate>=1.37",
+            "psycopg[binary]>=3.2",
             "pytest>=8",
             "pytest-xdist>=3.6",
             "ruff>=0.9",
