@@ -26,6 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     again = _action(actions, "again", _again, "a round of the items on which raters differ")
     again.add_argument("project", type=int)
     again.add_argument("--apart", type=float, default=1.0, metavar="LEVELS", help="more than so many levels (1)")
+    export = _action(actions, "export", _export, "items.parquet, labels.parquet, label-studio.json of a project")
+    export.add_argument("project", type=int)
+    export.add_argument("out", type=Path, metavar="DIR")
     serve = _action(actions, "serve", _serve, "the page on which people rate")
     serve.add_argument("--host", default="127.0.0.1", help="where it listens (127.0.0.1: this machine alone)")
     serve.add_argument("--port", type=int, default=8300)
@@ -91,6 +94,21 @@ def _again(args: argparse.Namespace, store) -> int:
     print(
         f"round {store.open_round(args.project, 'again', why)}: {len(why)} of {len(ratings.keys)} items are asked again"
     )
+    return 0
+
+
+def _export(args: argparse.Namespace, store) -> int:
+    from fooddit.rating.exports import to_label_studio, write_tables
+
+    files = {key: found[0] for key, (found, _) in store.items(args.project).items()}
+    try:
+        written = write_tables(store, args.project, args.out)
+    except ImportError as error:
+        raise ValueError(f"tables need more packages ({error.name}): pip install 'fooddit[prep]'") from error
+    tasks = to_label_studio(store.given(args.project), files)
+    written.append(args.out / "label-studio.json")
+    written[-1].write_text(json.dumps(tasks, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    print("\n".join(map(str, written)))
     return 0
 
 

@@ -82,6 +82,7 @@ class Given:
     kind: str
     values: dict[str, Any]
     created: str
+    seconds: float = 0.0
 
 
 class Store:
@@ -328,6 +329,18 @@ class Store:
             ordered = wanted.order_by(Round.number, Label.item_id, Label.rater_id)
             return [_given(session, label) for label in session.scalars(ordered)]
 
+    def history(self, project: int) -> list[Given]:
+        """Every label there ever was, also those that were said again or withdrawn, in the order of their coming."""
+        with reading(self._engine) as session:
+            wanted = select(Label).join(Round, Label.round_id == Round.id).where(Round.project_id == project)
+            return [_given(session, label) for label in session.scalars(wanted.order_by(Label.created, Label.id))]
+
+    def items(self, project: int) -> dict[str, tuple[tuple[str, ...], dict[str, Any]]]:
+        """Files and what else is known of each item, by key."""
+        with reading(self._engine) as session:
+            found = select(Item).where(Item.project_id == project).order_by(Item.id)
+            return {item.key: (tuple(item.files), item.about) for item in session.scalars(found)}
+
     def _insert(self, row, taken: str) -> int:
         try:
             with writing(self._engine) as session:
@@ -416,6 +429,7 @@ def _given(session: Session, label: Label) -> Given:
         label.kind,
         label.values,
         label.created.isoformat(),
+        label.seconds,
     )
 
 

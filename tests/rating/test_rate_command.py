@@ -3,6 +3,7 @@
 import json
 import re
 import uuid
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -35,7 +36,7 @@ def pictures(tmp_path):
     return folder
 
 
-def test_a_folder_becomes_a_project_that_is_rated_and_asked_again(rate, pictures, url):
+def test_a_folder_becomes_a_project_that_is_rated_and_asked_again(rate, pictures, url, tmp_path):
     said = rate("new", "menu", "--pictures", pictures, "--standard", "photos", "--raters", 2)
     assert said == "project 1: 3 items, each for 2 raters\n"
     tokens = [re.search(r"#token=(\S+) ", rate("add-rater", name))[1] for name in ("Ana", "明")]
@@ -52,6 +53,9 @@ def test_a_folder_becomes_a_project_that_is_rated_and_asked_again(rate, pictures
     assert rate("again", 1, "--apart", 2) == "no item's raters are more than 2 levels apart: nothing to ask again\n"
     assert rate("again", 1) == "round 2: 1 of 3 items are asked again\n"
     assert store.next_item(1, people[0]).why == {"light.colour": [1, 3]}
+    written = rate("export", 1, tmp_path / "out").split()
+    assert [Path(path).name for path in written] == ["items.parquet", "labels.parquet", "label-studio.json"]
+    assert len(json.loads(Path(written[2]).read_text(encoding="utf-8"))) == 3
     rate("shut-out", "Ana")
     assert store.rater(tokens[0]) is None
 
