@@ -23,6 +23,8 @@ from finished_runs import finished, flags, keep, train
 SCENES, PICTURES = 12_000, 512
 STAGE_1_STEPS, STAGE_2_STEPS, ARM_STEPS = 500, 1400, 400
 MAIN = "stage 1, then stage 2"
+# Of a run's summary, which also says where on a disk it was.
+KEPT = ("steps", "seconds", "alignment")
 ARMS = {
     "with stage 1": {},
     "without stage 1": {"init_from": ""},
@@ -48,7 +50,9 @@ def main() -> None:
                 continue
             first = train(stage_1(seed), out / f"stage1-{seed}")
             then = train(stage_2(name, seed, out), out / f"{slug(name)}-{seed}")
-            keep(path, f"{name}, seed {seed}", {"stage 1": first, "stage 2": then})
+            runs = {"stage 1": first, "stage 2": then}
+            found = {stage: {kept: summary[kept] for kept in KEPT} for stage, summary in runs.items()}
+            keep(path, f"{name}, seed {seed}", found)
     print(table(finished(path)))
 
 
