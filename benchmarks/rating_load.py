@@ -23,7 +23,8 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from fooddit.rating.database import open_database
-from fooddit.rating.store import Settings, Store
+from fooddit.rating.records import Settings
+from fooddit.rating.store import Store
 from fooddit.standards import load_standard
 
 

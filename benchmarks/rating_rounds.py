@@ -25,7 +25,8 @@ from fooddit.evaluation.agreement import krippendorff_alpha
 from fooddit.evaluation.raters import rater_reports
 from fooddit.rating.database import open_database
 from fooddit.rating.protocol import Ratings, ratings_of, to_ask_again
-from fooddit.rating.store import Settings, Store
+from fooddit.rating.records import Settings
+from fooddit.rating.store import Store
 from fooddit.standards import load_standard
 
 ARMS = {"read again": 0.5, "nothing read again": 1.0, "levels by lot": None}

@@ -57,7 +57,7 @@ def _action(actions, name: str, do, text: str) -> argparse.ArgumentParser:
 
 
 def _new(args: argparse.Namespace, store) -> int:
-    from fooddit.rating.store import Settings
+    from fooddit.rating.records import Settings
     from fooddit.standards import load_standard
 
     rows = list(_pairs(args.pictures, args.pairs) if args.pairs else _items(args.pictures))

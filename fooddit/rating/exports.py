@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from fooddit.rating.protocol import Ratings, ratings_of
-from fooddit.rating.store import Given, Store
+from fooddit.rating.records import Given
+from fooddit.rating.store import Store
 from fooddit.standards import Standard
 
 # How Label Studio's tags name our controls: <Rating name="form.whole">, <RectangleLabels name="anomaly">.

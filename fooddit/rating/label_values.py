@@ -1,16 +1,32 @@
 """What a label may say, checked against the project's standard before it is kept."""
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from fooddit.standards import Standard
 
-MAX_BOXES, MAX_NOTE = 50, 500
+MAX_BOXES, MAX_NOTE, MAX_SECONDS = 50, 500, 7 * 86_400
+_ID = re.compile(r"[0-9A-Za-z-]{8,36}")
+# What no database keeps in a text: NUL, and halves of characters.
+_UNKEPT = re.compile("[\x00\ud800-\udfff]")
 
 
 class LabelError(ValueError):
     """A label that cannot be kept; the message is for whoever sent it."""
+
+
+def check_id(id: Any) -> None:
+    """LabelError for what cannot be a label's id."""
+    if not isinstance(id, str) or not _ID.fullmatch(id):
+        raise LabelError(f"id: found {id!r:.60}, expected 8 to 36 letters, digits and hyphens, made up for this label")
+
+
+def check_seconds(seconds: Any) -> None:
+    """LabelError for what is no time that somebody looked at a picture."""
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds <= MAX_SECONDS:
+        raise LabelError(f"seconds: found {seconds!r:.60}, expected 0 to {MAX_SECONDS}")
 
 
 def check_label(kind: str, values: Any, standard: Standard) -> dict[str, Any]:
@@ -97,7 +113,7 @@ def _note(values: Mapping, name: str) -> str:
     note = values.get(name, "")
     if not isinstance(note, str) or len(note) > MAX_NOTE:
         raise LabelError(f"{name}: expected a text of at most {MAX_NOTE} characters")
-    return note.strip()
+    return _UNKEPT.sub("", note).strip()
 
 
 def _is_share(value: Any) -> bool:

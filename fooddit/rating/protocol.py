@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from fooddit.rating.store import Given
+from fooddit.rating.records import Given
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,13 @@
 
 import ipaddress
 import json
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy.exc import DataError
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -16,7 +17,8 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fooddit.rating.label_values import LabelError
-from fooddit.rating.store import RatingError, Store
+from fooddit.rating.records import RatingError
+from fooddit.rating.store import Store
 from fooddit.rating.tables import Rater
 from fooddit.standards import as_values
 
@@ -63,6 +65,9 @@ def application(store: Store, hosts: tuple[str, ...], alone: int | None = None) 
             LabelError: lambda request, error: _said(str(error), 422),
             RatingError: lambda request, error: _said(str(error), 409),
             ValueError: lambda request, error: _said(str(error), 422),
+            # Numbers that no item of any database has.
+            OverflowError: lambda request, error: _said(str(error), 422),
+            DataError: lambda request, error: _said("a number or text that the database cannot hold", 422),
         },
     )
 
@@ -166,28 +171,26 @@ class _Pages:
 
     async def give(self, request: Request) -> Response:
         body = await _json(request, ("id", "round", "item", "kind", "values", "seconds"))
-        return await self._threaded(self._give, request, body)
+        return await run_in_threadpool(self._give, request, body)
 
     def _give(self, request: Request, body: dict[str, Any]) -> Response:
         rater = self._rater(request)
-        for name, kind in (("id", str), ("round", int), ("item", int), ("kind", str), ("seconds", (int, float))):
-            if not isinstance(body[name], kind) or isinstance(body[name], bool):
-                raise LabelError(f"{name}: found {body[name]!r:.60}")
-        if not 8 <= len(body["id"]) <= 36:
-            raise LabelError("id: expected 8 to 36 characters, made up for this label")
+        for name in ("round", "item"):
+            if type(body[name]) is not int:
+                raise LabelError(f"{name}: found {body[name]!r:.60}, expected a whole number")
         given = self._store.give(request.path_params["project"], rater.id, **body)
         return JSONResponse({"label": given.id, "revision": given.revision}, 201)
 
     async def undo(self, request: Request) -> Response:
         body = await _json(request, ("id",))
-        return await self._threaded(self._undo, request, body)
+        return await run_in_threadpool(self._undo, request, body)
 
     def _undo(self, request: Request, body: dict[str, Any]) -> Response:
         rater, project = self._rater(request), request.path_params["project"]
         last = self._store.last_given(project, rater.id)
         if last is None:
             raise RatingError("there is nothing to undo in this round")
-        self._store.give(project, rater.id, last.round, last.item, str(body["id"]), "withdrawn", {})
+        self._store.give(project, rater.id, last.round, last.item, body["id"], "withdrawn", {})
         return JSONResponse({"asked": asdict(self._store.ask(project, rater.id, last.item)), "label": asdict(last)})
 
     def picture(self, request: Request) -> Response:
@@ -209,12 +212,6 @@ class _Pages:
         if rater is None:
             raise HTTPException(401, "the token is unknown; ask your lead for yours")
         return rater
-
-    @staticmethod
-    async def _threaded(action: Callable[..., Response], *arguments) -> Response:
-        from starlette.concurrency import run_in_threadpool
-
-        return await run_in_threadpool(action, *arguments)
 
 
 async def _json(request: Request, names: tuple[str, ...]) -> dict[str, Any]:

@@ -3,86 +3,34 @@
 import hashlib
 import secrets
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
-from datetime import timedelta
+from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Engine, and_, exists, func, or_, select
+from sqlalchemy import Engine, func, select
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy.orm import Session
 
 from fooddit.rating.database import reading, writing
-from fooddit.rating.label_values import LabelError, check_label
+from fooddit.rating.label_values import LabelError, check_id, check_label, check_seconds
+from fooddit.rating.queries import (
+    as_given,
+    asked_item,
+    candidates,
+    find_open_round,
+    find_project,
+    find_round,
+    is_current,
+    labels,
+    lease_item,
+)
+from fooddit.rating.records import Asked, Given, RatingError, Settings, Shown
 from fooddit.rating.tables import MODES, ROLES, ROUNDS, Item, Label, Lease, Project, Rater, Round, RoundItem, now
 from fooddit.standards import Standard, as_values, from_values
 
 # Times that a label is tried again where another one of the same rater came between.
-_TRIES = 3
-
-
-class RatingError(ValueError):
-    """What was asked for cannot be; the message says why and what can."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Of a project.
-
-    Attributes:
-      raters: how many rate each item.
-      lease_seconds: how long an item that somebody has on the screen is kept from others.
-    """
-
-    raters: int = 3
-    lease_seconds: float = 600.0
-
-    def __post_init__(self):
-        if self.raters < 1 or self.lease_seconds < 0:
-            raise RatingError(
-                f"expected raters of at least 1 and lease_seconds of at least 0, found {self.raters} and "
-                f"{self.lease_seconds}"
-            )
-
-
-@dataclass(frozen=True)
-class Shown:
-    """A project as a rater sees it; `round` is the open one's number, None without one."""
-
-    id: int
-    name: str
-    mode: str
-    round: int | None
-
-
-@dataclass(frozen=True)
-class Asked:
-    """An item to rate. `why`: what it is asked again for; `left`: items of the round that this rater may still rate."""
-
-    round: int
-    kind: str
-    item: int
-    key: str
-    files: tuple[str, ...]
-    about: dict[str, Any]
-    why: dict[str, Any]
-    left: int
-
-
-@dataclass(frozen=True)
-class Given:
-    """A label as it is kept."""
-
-    id: str
-    round: int
-    item: int
-    key: str
-    rater: str
-    revision: int
-    kind: str
-    values: dict[str, Any]
-    created: str
-    seconds: float = 0.0
+_RETRIES = 2
 
 
 class Store:
@@ -144,20 +92,20 @@ class Store:
                 raise RatingError(f"no rater named {name!r}")
             found.active = False
 
-    def projects(self) -> list["Shown"]:
+    def projects(self) -> list[Shown]:
         """All of them, as a rater sees them."""
         with reading(self._engine) as session:
             return [
                 Shown(found.id, found.name, found.mode, None if opened is None else opened.number)
                 for found in session.scalars(select(Project).order_by(Project.id))
-                for opened in [_open_round(session, found.id)]
+                for opened in [find_open_round(session, found.id)]
             ]
 
     def picture(self, project: int, item: int, number: int) -> Path:
         """The file of an item's picture, from 0. RatingError for one that is not there, or not in the project's
         folder."""
         with reading(self._engine) as session:
-            root, found = Path(_project(session, project).pictures).resolve(), session.get(Item, item)
+            root, found = Path(find_project(session, project).pictures).resolve(), session.get(Item, item)
             if found is None or found.project_id != project or not 0 <= number < len(found.files):
                 raise RatingError(f"no picture {number} of item {item} in the project")
             path = (root / found.files[number]).resolve()
@@ -168,14 +116,14 @@ class Store:
     def standard(self, project: int) -> Standard:
         """The standard of a project, as it was when the project was made."""
         with reading(self._engine) as session:
-            return from_values(_project(session, project).standard)
+            return from_values(find_project(session, project).standard)
 
     def add_items(self, project: int, rows: Iterable[tuple[str, Sequence[str], dict[str, Any]]]) -> int:
         """How many of (key, files, about) were new. RatingError if a key is there with other files, and then none is
         added."""
         added = 0
         with writing(self._engine) as session:
-            wanted = 2 if _project(session, project).mode == "pairs" else 1
+            wanted = 2 if find_project(session, project).mode == "pairs" else 1
             known = dict(session.execute(select(Item.key, Item.files).where(Item.project_id == project)).all())
             for key, files, about in rows:
                 files = list(files)
@@ -201,7 +149,7 @@ class Store:
         if kind not in ROUNDS:
             raise RatingError(f"kind: found {kind!r}, expected one of {', '.join(ROUNDS)}")
         with writing(self._engine) as session:
-            _project(session, project)
+            find_project(session, project)
             numbers = dict(session.execute(select(Item.key, Item.id).where(Item.project_id == project)).all())
             chosen = dict.fromkeys(numbers, {}) if items is None else items
             if strange := [key for key in chosen if key not in numbers]:
@@ -223,35 +171,37 @@ class Store:
         """The item that this rater should rate next: the one they have on the screen, else one that fewest have rated
         or are rating; None if there is none for them."""
         with writing(self._engine) as session:
-            found = _open_round(session, project, lock=True)
+            found = find_open_round(session, project, lock=True)
             if found is None:
                 return None
-            settings = Settings(**_project(session, project).settings)
-            rows = session.execute(_candidates(found, rater, settings.raters)).all()
+            settings = Settings(**find_project(session, project).settings)
+            rows = session.execute(candidates(found, rater, settings.raters)).all()
             if not rows:
                 return None
             leased = session.get(Lease, (found.id, rater))
             kept = [row for row in rows if leased is not None and row.id == leased.item_id]
             # Each rater goes through them in an order of their own.
             chosen = kept[0] if kept else min(rows, key=lambda row: (row.busy, _shuffled(row.id, rater)))
-            _lease(session, found, rater, chosen.id, settings)
-            return _asked(session, found, chosen.id, len(rows))
+            lease_item(session, found, rater, chosen.id, settings)
+            return asked_item(session, found, chosen.id, len(rows))
 
     def ask(self, project: int, rater: int, item: int) -> Asked:
         """A certain item of the open round, put on the rater's screen: the one they have just taken back."""
         with writing(self._engine) as session:
-            found = _open_round(session, project, lock=True)
+            found = find_open_round(session, project, lock=True)
             if found is None or session.get(RoundItem, (found.id, item)) is None:
                 raise RatingError(f"item {item} is not of an open round")
-            settings = Settings(**_project(session, project).settings)
-            _lease(session, found, rater, item, settings)
-            return _asked(session, found, item, len(session.execute(_candidates(found, rater, settings.raters)).all()))
+            settings = Settings(**find_project(session, project).settings)
+            lease_item(session, found, rater, item, settings)
+            return asked_item(
+                session, found, item, len(session.execute(candidates(found, rater, settings.raters)).all())
+            )
 
     def count_given(self, project: int, rater: int) -> int:
         """How many items of the open round this rater has said something of."""
         with reading(self._engine) as session:
-            found = _open_round(session, project)
-            mine = select(func.count()).select_from(Label).where(Label.rater_id == rater, *_counts())
+            found = find_open_round(session, project)
+            mine = select(func.count()).select_from(Label).where(Label.rater_id == rater, *is_current())
             return 0 if found is None else session.scalar(mine.where(Label.round_id == found.id))
 
     def give(
@@ -263,21 +213,20 @@ class Store:
           LabelError: the label is not as the standard has it. RatingError: the round is closed, the item is not of it,
           the id is another label's.
         """
-        for tries in range(1, _TRIES + 1):
-            try:
+        check_id(id)
+        check_seconds(seconds)
+        for _ in range(_RETRIES):
+            with suppress(IntegrityError):
                 return self._give(project, rater, round, item, id, kind, values, seconds)
-            except IntegrityError:
-                if tries == _TRIES:
-                    raise
-        raise AssertionError
+        return self._give(project, rater, round, item, id, kind, values, seconds)
 
     def _give(self, project, rater, round, item, id, kind, values, seconds) -> Given:
         with writing(self._engine) as session:
-            owner, current = _project(session, project), _round(session, project, round)
+            owner, current = find_project(session, project), find_round(session, project, round)
             if (kept := session.get(Label, id)) is not None:
                 if (kept.round_id, kept.item_id, kept.rater_id, kept.kind) != (current.id, item, rater, kind):
                     raise RatingError(f"the label {id} is there already, and is another one")
-                return _given(session, kept)
+                return as_given(session.execute(labels(Label.id == id)).one())
             if kind not in ("skip", "withdrawn", {"levels": "levels", "pairs": "pair"}[owner.mode]):
                 raise LabelError(f"kind: found {kind!r}, but the project is of {owner.mode}")
             checked = check_label(kind, values, from_values(owner.standard))
@@ -285,55 +234,39 @@ class Store:
                 raise RatingError(f"round {round} is closed; your label was not kept")
             if session.get(RoundItem, (current.id, item)) is None:
                 raise RatingError(f"item {item} is not of round {round}")
-            revision = 1 + (
-                session.scalar(
-                    select(func.max(Label.revision)).where(
-                        Label.round_id == current.id, Label.item_id == item, Label.rater_id == rater
-                    )
-                )
-                or 0
-            )
-            label = Label(
-                id=id, round_id=current.id, item_id=item, rater_id=rater, revision=revision, kind=kind, values=checked,
-                seconds=float(seconds),
-            )  # fmt: skip
+            mine = Label.round_id == current.id, Label.item_id == item, Label.rater_id == rater
+            before = session.scalar(select(func.max(Label.revision)).where(*mine)) or 0
+            place = {"round_id": current.id, "item_id": item, "rater_id": rater, "revision": before + 1}
+            label = Label(id=id, **place, kind=kind, values=checked, seconds=float(seconds))
             session.add(label)
             lease = session.get(Lease, (current.id, rater))
             if lease is not None and lease.item_id == item:
                 session.delete(lease)
             session.flush()
-            return _given(session, label)
+            return as_given(session.execute(labels(Label.id == id)).one())
 
     def last_given(self, project: int, rater: int) -> Given | None:
         """What this rater said last in the open round and has not withdrawn: what "undo" takes back."""
         with reading(self._engine) as session:
-            found = _open_round(session, project)
+            found = find_open_round(session, project)
             if found is None:
                 return None
-            label = session.scalar(
-                select(Label)
-                .where(Label.round_id == found.id, Label.rater_id == rater, *_counts())
-                .order_by(Label.created.desc(), Label.revision.desc())
-                .limit(1)
-            )
-            return None if label is None else _given(session, label)
+            mine = labels(Label.round_id == found.id, Label.rater_id == rater, *is_current())
+            row = session.execute(mine.order_by(Label.created.desc(), Label.revision.desc()).limit(1)).first()
+            return None if row is None else as_given(row)
 
     def given(self, project: int, round: int | None = None) -> list[Given]:
         """Labels that count, of a round or of all, by round, item and rater."""
         with reading(self._engine) as session:
-            wanted = (
-                select(Label).join(Round, Label.round_id == Round.id).where(Round.project_id == project, *_counts())
-            )
-            if round is not None:
-                wanted = wanted.where(Round.number == round)
-            ordered = wanted.order_by(Round.number, Label.item_id, Label.rater_id)
-            return [_given(session, label) for label in session.scalars(ordered)]
+            of_round = [] if round is None else [Round.number == round]
+            wanted = labels(Round.project_id == project, *is_current(), *of_round)
+            return list(map(as_given, session.execute(wanted.order_by(Round.number, Label.item_id, Label.rater_id))))
 
     def history(self, project: int) -> list[Given]:
         """Every label there ever was, also those that were said again or withdrawn, in the order of their coming."""
         with reading(self._engine) as session:
-            wanted = select(Label).join(Round, Label.round_id == Round.id).where(Round.project_id == project)
-            return [_given(session, label) for label in session.scalars(wanted.order_by(Label.created, Label.id))]
+            wanted = labels(Round.project_id == project)
+            return list(map(as_given, session.execute(wanted.order_by(Label.created, Label.id))))
 
     def items(self, project: int) -> dict[str, tuple[tuple[str, ...], dict[str, Any]]]:
         """Files and what else is known of each item, by key."""
@@ -349,88 +282,6 @@ class Store:
                 return row.id
         except IntegrityError as error:
             raise RatingError(taken) from error
-
-
-def _candidates(opened: Round, rater: int, raters: int):
-    """Items of the round that this rater has not rated and that need somebody, and how many have rated them or have
-    them on the screen. Asked again are those who have rated them before."""
-    round = opened.id
-    rated = select(Label.item_id, func.count().label("n")).where(Label.round_id == round, *_counts())
-    rated = rated.group_by(Label.item_id).subquery()
-    leases = select(Lease.item_id, func.count().label("n"))
-    leases = leases.where(Lease.round_id == round, Lease.rater_id != rater, Lease.until > now())
-    leases = leases.group_by(Lease.item_id).subquery()
-    mine = select(Label.id).where(
-        Label.round_id == round, Label.item_id == RoundItem.item_id, Label.rater_id == rater, *_counts()
-    )
-    before = select(Label.id).where(
-        Label.round_id != round, Label.item_id == RoundItem.item_id, Label.rater_id == rater, *_counts()
-    )
-    asked = [exists(before)] if opened.kind == "again" else []
-    done, open_now = func.coalesce(rated.c.n, 0), func.coalesce(leases.c.n, 0)
-    return (
-        select(RoundItem.item_id.label("id"), (done + open_now).label("busy"))
-        .outerjoin(rated, rated.c.item_id == RoundItem.item_id)
-        .outerjoin(leases, leases.c.item_id == RoundItem.item_id)
-        .where(RoundItem.round_id == round, done < raters, ~exists(mine), *asked)
-    )
-
-
-def _counts():
-    """A label counts if the rater said nothing later of the item in the round, and has not taken it back."""
-    later = aliased(Label)
-    same = and_(
-        later.round_id == Label.round_id,
-        later.item_id == Label.item_id,
-        later.rater_id == Label.rater_id,
-        later.revision > Label.revision,
-    )
-    return Label.kind != "withdrawn", ~exists(select(later.id).where(same))
-
-
-def _project(session: Session, number: int) -> Project:
-    found = session.get(Project, number)
-    if found is None:
-        raise RatingError(f"no project {number}")
-    return found
-
-
-def _round(session: Session, project: int, number: int) -> Round:
-    found = session.scalar(select(Round).where(Round.project_id == project, Round.number == number))
-    if found is None:
-        raise RatingError(f"no round {number} in the project")
-    return found
-
-
-def _open_round(session: Session, project: int, lock: bool = False) -> Round | None:
-    """`lock`: whoever else asks for an item of it waits, so that two are not given the same one."""
-    wanted = select(Round).where(Round.project_id == project, or_(Round.closed.is_(None)))
-    return session.scalar(wanted.with_for_update() if lock else wanted)
-
-
-def _lease(session: Session, opened: Round, rater: int, item: int, settings: Settings) -> None:
-    until = now() + timedelta(seconds=settings.lease_seconds)
-    session.merge(Lease(round_id=opened.id, rater_id=rater, item_id=item, until=until))
-
-
-def _asked(session: Session, opened: Round, item: int, left: int) -> Asked:
-    found, why = session.get(Item, item), session.get(RoundItem, (opened.id, item)).why
-    return Asked(opened.number, opened.kind, found.id, found.key, tuple(found.files), found.about, why, left)
-
-
-def _given(session: Session, label: Label) -> Given:
-    return Given(
-        label.id,
-        session.get(Round, label.round_id).number,
-        label.item_id,
-        session.get(Item, label.item_id).key,
-        session.get(Rater, label.rater_id).name,
-        label.revision,
-        label.kind,
-        label.values,
-        label.created.isoformat(),
-        label.seconds,
-    )
 
 
 def _detached(session: Session, row):

@@ -3,7 +3,8 @@
 import pytest
 
 from fooddit.rating.database import open_database
-from fooddit.rating.store import Settings, Store
+from fooddit.rating.records import Settings
+from fooddit.rating.store import Store
 from fooddit.standards import load_standard
 
 KEYS = [f"dish-{number}" for number in range(6)]

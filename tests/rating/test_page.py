@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 from fooddit.rating.database import open_database
-from fooddit.rating.store import Settings, Store
+from fooddit.rating.records import Settings
+from fooddit.rating.store import Store
 from fooddit.standards import load_standard
 
 BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")

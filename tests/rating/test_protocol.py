@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fooddit.rating.protocol import against_model, ratings_of, to_ask_again
-from fooddit.rating.store import Given
+from fooddit.rating.records import Given
 
 SUBS = ("form.whole", "light.colour")
 

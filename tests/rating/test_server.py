@@ -1,5 +1,6 @@
 """The server: who may ask, from where, and that hostile input is refused while nothing is lost."""
 
+import json
 import uuid
 
 import pytest
@@ -7,8 +8,9 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from fooddit.rating.database import open_database
+from fooddit.rating.records import RatingError, Settings
 from fooddit.rating.server import MAX_BODY, application, check_address, is_loopback
-from fooddit.rating.store import RatingError, Settings, Store
+from fooddit.rating.store import Store
 from fooddit.standards import load_standard
 from tests.rating.test_store import levels
 
@@ -167,7 +169,21 @@ def test_what_is_no_label_is_refused(store, tokens, name):
 
 @pytest.mark.parametrize(
     "changes",
-    [{"id": 5}, {"id": "short"}, {"id": "x" * 37}, {"item": "1"}, {"round": True}, {"kind": 3}, {"values": None}],
+    [
+        {"id": 5},
+        {"id": "short"},
+        {"id": "x" * 37},
+        {"id": "<script>"},
+        {"item": "1"},
+        {"item": 10**30},
+        {"round": True},
+        {"round": 10**30},
+        {"kind": 3},
+        {"values": None},
+        {"seconds": -1},
+        {"seconds": True},
+        {"seconds": "NaN"},
+    ],
     ids=str,
 )
 def test_fields_of_another_type_are_refused(store, tokens, changes):
@@ -175,6 +191,18 @@ def test_fields_of_another_type_are_refused(store, tokens, changes):
     asked = ask(page)
     assert page.post("/api/projects/1/labels", json=label(asked, **changes)).status_code == 422
     assert page.post("/api/projects/1/labels", json=label(asked)).status_code == 201
+
+
+def test_numbers_that_no_database_has_are_refused(store, tokens):
+    page = client(store, tokens[0])
+    asked = ask(page)
+    content = json.dumps(label(asked, seconds=float("nan"))).encode()
+    kind = {"Content-Type": "application/json"}
+    assert page.post("/api/projects/1/labels", content=content, headers=kind).status_code == 422
+    for path in (f"/api/projects/{10**30}", f"/api/projects/1/pictures/{10**30}/0"):
+        assert page.get(path).status_code == 422
+    assert page.post("/api/projects/1/undo", json={"id": "x"}).status_code == 409
+    assert store.history(1) == []
 
 
 def test_fifty_megabytes_are_not_read(store, tokens):
@@ -195,6 +223,8 @@ def test_fifty_megabytes_are_not_read(store, tokens):
 def test_hostile_texts_are_kept_as_they_are(store, tokens):
     page = client(store, tokens[0])
     asked = ask(page)
-    values = levels() | {"note": HOSTILE}
-    assert page.post("/api/projects/1/labels", json=label(asked, values=values)).status_code == 201
+    values = levels() | {"note": HOSTILE + "\x00\ud800"}
+    content = json.dumps(label(asked, values=values)).encode()
+    answer = page.post("/api/projects/1/labels", content=content, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 201
     assert store.given(1)[0].values["note"] == HOSTILE

@@ -9,7 +9,8 @@ import pytest
 
 from fooddit.rating.database import open_database
 from fooddit.rating.label_values import LabelError
-from fooddit.rating.store import RatingError, Settings, Store
+from fooddit.rating.records import RatingError, Settings
+from fooddit.rating.store import Store
 from fooddit.standards import load_standard
 from tests.rating.conftest import KEYS
 
@@ -163,8 +164,9 @@ def test_eight_raters_at_once_do_each_item_twice(store, url):
     assert not wrong
     given = store.given(project)
     counts = [sum(label.key == str(number) for label in given) for number in range(40)]
-    # One who came last to an item that two had on their screens may be a third.
-    assert min(counts) == 2 and max(counts) <= 3 and len({(label.key, label.rater) for label in given}) == len(given)
+    # Towards the end, when all that is left is on somebody's screen, an item is given to more than are needed.
+    assert min(counts) == 2 and sorted(counts)[len(counts) // 2] == 2
+    assert len({(label.key, label.rater) for label in given}) == len(given)
 
 
 CRASH = """
