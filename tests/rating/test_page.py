@@ -1,6 +1,5 @@
 """The page in a real browser: two raters, keys, boxes, undo, skip, Chinese, a phone's width, a server that falls."""
 
-import os
 import shutil
 import signal
 import socket
@@ -71,10 +70,12 @@ def browser():
     options.binary_location = BROWSER
     for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-sync"):
         options.add_argument(flag)
-    os.environ.setdefault("NO_PROXY", "127.0.0.1,localhost")
-    driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
-    yield driver
-    driver.quit()
+    with pytest.MonkeyPatch.context() as patch:
+        # The driver is asked over loopback, whatever proxy there is.
+        patch.setenv("NO_PROXY", "127.0.0.1,localhost")
+        driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
+        yield driver
+        driver.quit()
 
 
 @pytest.fixture
