@@ -97,7 +97,7 @@ def test_a_run_starts_from_it_by_name(whole, tiny_run, tmp_path, capsys, monkeyp
     monkeypatch.setattr(loop, "make_mesh", lambda config: make_mesh(config, jax.devices()[:1]))
     monkeypatch.setattr(Denoise, "evaluate", lambda *_: Evaluation())
     loop.train(Denoise(experiment, tmp_path), experiment, tmp_path)
-    assert "43 of 43 parameters by name" in capsys.readouterr().out
+    assert "44 of 44 parameters by name" in capsys.readouterr().out
     trained, about = load_parameters(tmp_path, ema=False)
     started = load_parameters(whole)[0]
     assert not np.array_equal(trained["dit"]["out"].pop("bias"), started["dit"]["out"].pop("bias"))
